@@ -1,0 +1,151 @@
+/**
+ * The session interface: everything numerical in dbf runs through it, whatever executes underneath (ONNX Runtime's C API
+ * over FFI, or plain onnxruntime-node) and wherever (CPU, CUDA, WebGPU).
+ *
+ * @module
+ */
+
+/** Element types that tensors can have; the names are those of onnxruntime-common, plus `bfloat16`. */
+export type DType =
+  | "float32"
+  | "float64"
+  | "float16"
+  | "bfloat16"
+  | "int8"
+  | "uint8"
+  | "int16"
+  | "uint16"
+  | "int32"
+  | "uint32"
+  | "int64"
+  | "uint64"
+  | "bool"
+  | "string";
+
+/** Where graphs run: the execution providers of ONNX Runtime that dbf supports. */
+export type Provider = "cpu" | "cuda" | "webgpu";
+
+/**
+ * Elements of a tensor in JavaScript. `float16` and `bfloat16` are raw bits in a `Uint16Array`, `bool` is one byte an
+ * element (0 or 1) in a `Uint8Array`.
+ */
+export type TensorData =
+  | Float32Array
+  | Float64Array
+  | Int8Array
+  | Uint8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | BigInt64Array
+  | BigUint64Array
+  | string[];
+
+/** An opaque tensor. It may live on a device; only {@linkcode Tensor.read} brings its elements to JavaScript. */
+export interface Tensor extends Disposable {
+  readonly dtype: DType;
+  /** Dimensions, outermost first; `[]` is a scalar. */
+  readonly shape: readonly number[];
+  /** Size of the elements in bytes (0 for strings). */
+  readonly byteLength: number;
+  /** The device whose memory holds the elements. */
+  readonly device: Provider;
+  /**
+   * Copies the elements out, row-major.
+   *
+   * @throws {Error} when the tensor was disposed.
+   */
+  read(): Promise<TensorData>;
+  /** Releases the memory as soon as no run uses it any more. Disposing twice is harmless. */
+  [Symbol.dispose](): void;
+}
+
+/** Name, type and shape of a graph input or output; a string is a symbolic dimension, -1 an unnamed dynamic one. */
+export interface ValueInfo {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: readonly (number | string)[];
+}
+
+/** What {@linkcode Session.run} accepts beside its feeds. */
+export interface RunOptions {
+  /** Outputs to compute; all by default. */
+  readonly outputs?: readonly string[];
+  /** Existing tensors of the right type and shape that receive outputs; they must not be fed in the same run. */
+  readonly into?: Readonly<Record<string, Tensor>>;
+  /** Ends the run early: the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** How a session is made. */
+export interface SessionOptions {
+  /** Shown in errors and profiles, e.g. `"admm step 4096x4096 k=2048"`. */
+  readonly name?: string;
+  /** Threads inside an operator; by default the runtime's. */
+  readonly threads?: number;
+  /** CUDA only: allow TF32 in float32 products. Default true. */
+  readonly tf32?: boolean;
+  /** Graph rewriting by ONNX Runtime. `"disabled"` keeps function bodies from being folded into dense weights. Default `"all"`. */
+  readonly optimization?: "disabled" | "basic" | "extended" | "all";
+  /** Register dbf's native operator library where it is built. Default true. */
+  readonly nativeKernels?: boolean;
+  /** Write ONNX Runtime's profile to files that start with this path. */
+  readonly profilePrefix?: string;
+  /** Fail unless every node of these operator types was placed on the session's own provider. */
+  readonly requirePlacement?: readonly string[];
+}
+
+/** A graph ready to run. */
+export interface Session extends AsyncDisposable {
+  readonly inputs: readonly ValueInfo[];
+  readonly outputs: readonly ValueInfo[];
+  readonly provider: Provider;
+  /**
+   * Runs the graph without blocking the event loop (C API binding) and returns its outputs, owned by the caller.
+   *
+   * @throws {TypeError} when a feed is missing, unknown, or of the wrong type or rank.
+   * @throws {Error} with ONNX Runtime's own text when the run fails.
+   */
+  run(feeds: Readonly<Record<string, Tensor>>, options?: RunOptions): Promise<Record<string, Tensor>>;
+  /** Releases the session after the runs in flight have ended. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** How a runtime is opened. */
+export interface RuntimeOptions {
+  /** Default `"cpu"`. There is no fallback: an absent provider is an error that says what is missing. */
+  readonly provider?: Provider;
+  /** Default threads of its sessions; by default one a core. */
+  readonly threads?: number;
+  /** `"c-api"` needs FFI permission; `"auto"` (default) takes it where permitted and onnxruntime-node otherwise, and says so in {@linkcode Runtime.binding}. */
+  readonly binding?: "auto" | "c-api" | "onnxruntime-node";
+  /** Index of the GPU. Default 0. */
+  readonly device?: number;
+  /** Upper bound of the device arena in bytes; by default unbounded. */
+  readonly arenaBytes?: number;
+}
+
+/** A provider of ONNX Runtime, opened: makes tensors and sessions. */
+export interface Runtime extends AsyncDisposable {
+  readonly provider: Provider;
+  readonly binding: "c-api" | "onnxruntime-node";
+  /** ONNX Runtime's version, e.g. `"1.30.0"`. */
+  readonly version: string;
+  /** Path of dbf's operator library where it was found, with the instruction set it dispatches to; `undefined` when portable bodies run instead. */
+  readonly nativeKernels: { readonly path: string; readonly isa: string } | undefined;
+  /**
+   * Copies elements (row-major) into a new tensor on the provider's device.
+   *
+   * @throws {RangeError} when `data.length` is not the product of `shape`.
+   */
+  tensor(dtype: DType, data: TensorData, shape: readonly number[]): Tensor;
+  /** Allocates a tensor on the provider's device with unspecified contents, for {@linkcode RunOptions.into}. */
+  empty(dtype: DType, shape: readonly number[]): Tensor;
+  /**
+   * Loads a graph, from protobuf bytes (no external data) or from the path of an `.onnx` file.
+   *
+   * @throws {Error} with ONNX Runtime's own text when the model is refused.
+   */
+  load(model: Uint8Array | string, options?: SessionOptions): Promise<Session>;
+}

@@ -1,0 +1,241 @@
+/**
+ * What a stage is: a plain object made by {@linkcode defineStage}. Every built-in is one, exactly like a third party's.
+ *
+ * @module
+ */
+import type * as v from "valibot";
+import type { Runtime } from "../../kernels/runtime/types.ts";
+import type { DbfEvent } from "./events.ts";
+import type { CheckpointReader, TensorHandle } from "../checkpoint/types.ts";
+import type { ModelDescription } from "../model/types.ts";
+import type { ArtefactReader } from "../artefact/types.ts";
+
+/** Kinds of stages, in the order in which layers meet them. */
+export type StageKind = "importance" | "allocation" | "factorization" | "reconstruction" | "packing" | "target";
+
+/** What one call of a stage sees: the whole model (a barrier), one decoder block, or one linear layer. */
+export type StageScope = "model" | "block" | "layer";
+
+/** One linear layer to compress: names and numbers only, so it can be sent to a worker. */
+export interface LayerShape {
+  /** Name of the weight in the checkpoint, e.g. `"model.layers.3.mlp.up_proj.weight"`. */
+  readonly name: string;
+  /** Index of the decoder block. */
+  readonly block: number;
+  /** The linear inside its block, e.g. `"self_attn.q_proj"`. */
+  readonly role: string;
+  /** Output features n. */
+  readonly rows: number;
+  /** Input features m. */
+  readonly cols: number;
+}
+
+/** A layer with its budget. */
+export interface LayerJob extends LayerShape {
+  /** Middle dimension k ≥ 1. */
+  readonly rank: number;
+  /** hash(run seed, tensor name), 32 bits: independent of order and parallelism. */
+  readonly seed: number;
+}
+
+/** Sign matrix, bit-packed: row r is words `r·w … r·w+w-1` with `w = ceil(cols/32)`; bit j of a row is column j, least significant first; 1 is +1, 0 is −1; padding bits are 0. */
+export interface SignMatrix {
+  readonly rows: number;
+  readonly cols: number;
+  /** `(rows, ceil(cols/32))` u32, row-major. */
+  readonly words: Uint32Array;
+}
+
+/** Diagonal importance of one layer; both are means over tokens, ≥ 0, in arbitrary common units. */
+export interface LayerImportance {
+  /** E[x²] of every input feature, `(cols,)`. */
+  readonly input: Float32Array;
+  /** E[g²] of every output feature, `(rows,)`. */
+  readonly output: Float32Array;
+}
+
+/** A factorized layer: W (n,m) ≈ diag(a)·A (n,k)·diag(mid)·B (k,m)·diag(b). */
+export interface DbfFactors {
+  readonly kind: "dbf";
+  readonly rank: number;
+  /** Signs of A, `(rows, rank)`. */
+  readonly A: SignMatrix;
+  /** Signs of B, `(rank, cols)`. */
+  readonly B: SignMatrix;
+  /** Output scale, `(rows,)`. */
+  readonly a: Float32Array;
+  /** Middle scale, `(rank,)`. */
+  readonly mid: Float32Array;
+  /** Input scale, `(cols,)`. */
+  readonly b: Float32Array;
+  /** ‖D_o^½ (W − Ŵ) D_i^½‖² / ‖D_o^½ W D_i^½‖². */
+  readonly weightedError: number;
+  /** Continuous iterate in unit scale (RESEARCH notation X+U over its rank-1 magnitude), for sign tuning; f16 bits, `(rows·rank,)` and `(rank·cols,)`. */
+  readonly latents?: { readonly A: Uint16Array; readonly B: Uint16Array };
+}
+
+/** One stored tensor of a packed layer. */
+export interface PackedTensor {
+  readonly dtype: "F32" | "F16" | "BF16" | "U8" | "I8" | "U32" | "I32";
+  readonly shape: readonly number[];
+  readonly data: Uint8Array;
+}
+
+/** What packing makes of a layer and the artefact stores. `kind` is `dbf`, `nbits`, `dense`, or a plugin's own. */
+export interface PackedLayer {
+  readonly kind: string;
+  /** Numbers a target needs beside the tensors, e.g. `{ rank, layout }`. */
+  readonly attributes: Readonly<Record<string, string | number | boolean>>;
+  readonly tensors: Readonly<Record<string, PackedTensor>>;
+}
+
+/** What a stage asks of the machine for one call. */
+export interface StageEstimate {
+  /** Most bytes held at once, input and output included. */
+  readonly peakBytes: number;
+  /** Useful floating-point operations, for time estimates; 0 when negligible. */
+  readonly flops?: number;
+}
+
+/** Which layers a stage accepts, as data, so that `plan` can answer without running anything. */
+export interface StageFilter {
+  /** Regular expression on the weight's name. */
+  readonly include?: string;
+  readonly exclude?: string;
+  /** Fewest elements rows × cols. */
+  readonly minElements?: number;
+}
+
+/** What every stage is handed beside its input. */
+export interface StageContext {
+  /** The provider that this run computes on. */
+  readonly runtime: Runtime;
+  /** Aborted on Ctrl-C or by the caller; long loops check it between graph runs. */
+  readonly signal: AbortSignal;
+  /** Directory for working state that may be deleted at any time between runs. */
+  readonly scratch: string;
+  /** Reports progress; the library never prints. */
+  emit(event: DbfEvent): void;
+}
+
+/** Input and output of each kind of stage. */
+export interface StageIO {
+  importance: {
+    input: {
+      readonly checkpoint: CheckpointReader;
+      readonly model: ModelDescription;
+      readonly layers: readonly LayerShape[];
+      /** Token ids, windows of equal length; empty for a run without calibration. */
+      readonly calibration: readonly Int32Array[];
+    };
+    /** By weight name; a layer left out has importance one everywhere. */
+    output: ReadonlyMap<string, LayerImportance>;
+  };
+  allocation: {
+    input: {
+      readonly layers: readonly LayerShape[];
+      /** Mean sign bits per weight over all layers together. */
+      readonly bitsPerWeight: number;
+      readonly importance: ReadonlyMap<string, LayerImportance>;
+      /** Reads a layer's weight, for plugins that measure. Never keep more than one. */
+      readonly weight: (name: string) => TensorHandle;
+    };
+    /** Middle dimension by weight name, and why, for `plan`'s table. */
+    output: ReadonlyMap<string, { readonly rank: number; readonly reason: string }>;
+  };
+  factorization: {
+    input: {
+      readonly job: LayerJob;
+      readonly weight: TensorHandle;
+      readonly importance: LayerImportance | undefined;
+    };
+    output: DbfFactors;
+  };
+  reconstruction: {
+    input: {
+      readonly block: number;
+      readonly model: ModelDescription;
+      readonly checkpoint: CheckpointReader;
+      readonly jobs: readonly LayerJob[];
+      readonly importance: ReadonlyMap<string, LayerImportance>;
+      /** Factorizes a (possibly retuned) weight with the run's factorization stage. */
+      readonly factorize: (job: LayerJob, weight: TensorHandle) => Promise<DbfFactors>;
+    };
+    output: ReadonlyMap<string, DbfFactors>;
+  };
+  packing: {
+    input: { readonly job: LayerJob; readonly factors: DbfFactors };
+    output: PackedLayer;
+  };
+  target: {
+    input: {
+      /** Committed layers, or a checkpoint seen as one whose layers are all dense. */
+      readonly source: ArtefactReader;
+      readonly model: ModelDescription;
+      /** Directory to write; exists and is empty. The caller renames it into place. */
+      readonly directory: string;
+      /** Type of what stays dense and of activations. */
+      readonly dtype: "f32" | "f16";
+    };
+    output: { readonly files: readonly string[] };
+  };
+}
+
+/** Schema of a stage's options; `unknown` parses into it. */
+// deno-lint-ignore no-explicit-any -- valibot's own constraint for "any object schema"
+export type OptionsSchema = v.GenericSchema<any, Record<string, any>>;
+
+/** A stage of kind `K` whose options have schema `S`. */
+export interface Stage<K extends StageKind = StageKind, S extends OptionsSchema = OptionsSchema> {
+  readonly kind: K;
+  readonly scope: StageScope;
+  /** Chosen by users, e.g. `"dbf-admm"`: lower case, digits and dashes. */
+  readonly name: string;
+  /** Semantic version; it enters the run's fingerprint, so raise it when results change. */
+  readonly version: string;
+  /** One sentence for `--help` and `inspect`. */
+  readonly description: string;
+  /** A valibot object schema; every field has a default. */
+  readonly options: S;
+  readonly filter?: StageFilter;
+  /** Bytes and operations for one layer; model stages get the largest layer. Must be pure and cheap. */
+  estimate(layer: LayerShape & { readonly rank: number }, options: v.InferOutput<S>): StageEstimate;
+  run(input: StageIO[K]["input"], options: v.InferOutput<S>, context: StageContext): Promise<StageIO[K]["output"]>;
+}
+
+/** Kinds whose stages see one layer at a time, and so on: the scope follows from the kind. */
+export const STAGE_SCOPES: Readonly<Record<StageKind, StageScope>> = {
+  importance: "model",
+  allocation: "model",
+  factorization: "layer",
+  reconstruction: "block",
+  packing: "layer",
+  target: "model",
+};
+
+/**
+ * Declares a stage; an identity function that infers the types.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import * as v from "valibot";
+ * import { defineStage } from "./stage.ts";
+ *
+ * const stage = defineStage({
+ *   kind: "allocation",
+ *   scope: "model",
+ *   name: "constant-rank",
+ *   version: "1.0.0",
+ *   description: "The same middle dimension for every layer.",
+ *   options: v.strictObject({ rank: v.optional(v.number(), 8) }),
+ *   estimate: () => ({ peakBytes: 0 }),
+ *   run: ({ layers }, { rank }) =>
+ *     Promise.resolve(new Map(layers.map((layer) => [layer.name, { rank, reason: "constant" }]))),
+ * });
+ * assertEquals(stage.name, "constant-rank");
+ * ```
+ */
+export function defineStage<K extends StageKind, S extends OptionsSchema>(stage: Stage<K, S>): Stage<K, S> {
+  return stage;
+}
