@@ -11,7 +11,14 @@ import type { ModelDescription } from "../model/types.ts";
 import type { ArtefactReader } from "../artefact/types.ts";
 
 /** Kinds of stages, in the order in which layers meet them. */
-export type StageKind = "importance" | "allocation" | "factorization" | "reconstruction" | "packing" | "target";
+export type StageKind =
+  | "importance"
+  | "allocation"
+  | "factorization"
+  | "reconstruction"
+  | "packing"
+  | "distillation"
+  | "target";
 
 /** What one call of a stage sees: the whole model (a barrier), one decoder block, or one linear layer. */
 export type StageScope = "model" | "block" | "layer";
@@ -158,14 +165,37 @@ export interface StageIO {
       readonly checkpoint: CheckpointReader;
       readonly jobs: readonly LayerJob[];
       readonly importance: ReadonlyMap<string, LayerImportance>;
+      /** Token ids, windows of equal length; empty for a run without calibration. */
+      readonly calibration: readonly Int32Array[];
       /** Factorizes a (possibly retuned) weight with the run's factorization stage. */
       readonly factorize: (job: LayerJob, weight: TensorHandle) => Promise<DbfFactors>;
+      /** Factors of a layer of an earlier block, as committed; `undefined` where the layer was kept dense. */
+      readonly committed: (name: string) => Promise<DbfFactors | undefined>;
     };
+    /** Factors by weight name; `latents` where a distillation stage follows. */
     output: ReadonlyMap<string, DbfFactors>;
   };
   packing: {
     input: { readonly job: LayerJob; readonly factors: DbfFactors };
     output: PackedLayer;
+  };
+  /** Tunes the whole compressed model after every block is committed; each layer it changes is committed again. */
+  distillation: {
+    input: {
+      readonly model: ModelDescription;
+      readonly checkpoint: CheckpointReader;
+      /** The compressed layers; every other weight stays as in the checkpoint. */
+      readonly jobs: readonly LayerJob[];
+      readonly importance: ReadonlyMap<string, LayerImportance>;
+      /** Token ids, windows of equal length. */
+      readonly calibration: readonly Int32Array[];
+      /** Committed factors of a layer, with `latents` where working state still has them. */
+      readonly factors: (name: string) => Promise<DbfFactors>;
+      /** Commits the next generation of a layer. */
+      readonly commit: (name: string, factors: DbfFactors) => Promise<void>;
+    };
+    /** Training loss (nats a token) of the last steps and the share of signs that changed. */
+    output: { readonly loss: number; readonly flipped: number };
   };
   target: {
     input: {
@@ -210,6 +240,7 @@ export const STAGE_SCOPES: Readonly<Record<StageKind, StageScope>> = {
   factorization: "layer",
   reconstruction: "block",
   packing: "layer",
+  distillation: "model",
   target: "model",
 };
 
