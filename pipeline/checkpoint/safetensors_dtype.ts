@@ -17,7 +17,10 @@ export type SafetensorsDType =
   | "U32"
   | "I64"
   | "U64"
-  | "F8_E8M0";
+  | "F8_E8M0"
+  | "F8_E4M3FNUZ"
+  | "F8_E5M2FNUZ"
+  | "C64";
 
 /** Bytes of one element. */
 export const DTYPE_BYTES: Readonly<Record<SafetensorsDType, number>> = {
@@ -37,6 +40,9 @@ export const DTYPE_BYTES: Readonly<Record<SafetensorsDType, number>> = {
   I64: 8,
   U64: 8,
   F8_E8M0: 1,
+  F8_E4M3FNUZ: 1,
+  F8_E5M2FNUZ: 1,
+  C64: 8,
 };
 
 /** Types that {@linkcode TensorHandle.readRows} can turn into f32. */
@@ -54,9 +60,6 @@ export const MAX_HEADER_BYTES = 100_000_000;
 
 /** Most tensors in one file: one for each 60 bytes of the largest header would be 1.6 million; real shards have under 100,000. */
 export const MAX_TENSORS_PER_FILE = 1_000_000;
-
-/** Deepest nesting: the format needs 3 (header, tensor, shape); anything deeper is not a header. */
-export const MAX_HEADER_DEPTH = 3;
 
 /** Most dimensions: numerical libraries stop at 8 to 64, weights of decoders at 4. */
 export const MAX_DIMENSIONS = 16;

@@ -34,13 +34,15 @@ export interface CheckpointReader extends Disposable {
   readonly directory: string;
   /** Parsed config.json, unchecked beyond being an object. */
   readonly config: Readonly<Record<string, unknown>>;
+  /** Parsed generation_config.json where there is one; its end-of-sequence ids precede those of config.json. */
+  readonly generationConfig?: Readonly<Record<string, unknown>>;
   /** Handles by tensor name, in the file's order. */
   readonly tensors: ReadonlyMap<string, TensorHandle>;
   /**
    * @throws {Error} naming the tensor and the nearest names when it is absent.
    */
   tensor(name: string): TensorHandle;
-  /** Files beside the weights that deployments need and that exist: tokenizer.json, tokenizer_config.json, generation_config.json, chat_template.jinja, … */
+  /** Files beside the weights that deployments need and that exist: tokenizer.json, tokenizer_config.json, generation_config.json, chat_template.jinja, …; absolute paths. */
   readonly companions: readonly string[];
   /** Most f32 bytes handed out by {@linkcode TensorHandle.read} and not yet garbage: a counter for the memory promise's test. */
   readonly bytesRead: number;

@@ -24,6 +24,11 @@ export interface RopeDescription {
   readonly attentionFactor: number;
   /** Leading dimensions of each head that rotate. */
   readonly rotaryDim: number;
+  /**
+   * What replaces `inverseFrequencies` in sequences of more than `after` tokens (longrope). A graph that leaves it out
+   * serves up to `after` tokens.
+   */
+  readonly long?: { readonly after: number; readonly inverseFrequencies: readonly number[] };
 }
 
 /** One decoder block. Norms are RMSNorm with f32 statistics. */
