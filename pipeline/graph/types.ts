@@ -4,6 +4,7 @@
  * @module
  */
 import type { DType, TensorData } from "../../kernels/runtime/types.ts";
+import type { OperatorFunction } from "../../kernels/functions/types.ts";
 
 /** A dimension: a number, or a name for one that is known when the graph runs. */
 export type Dim = number | string;
@@ -16,10 +17,33 @@ export interface Value {
 }
 
 /** Attribute of a node; numbers are written as INT when `Number.isInteger` and as FLOAT otherwise: use {@linkcode AttributeFloat} for a whole-number float. */
-export type Attribute = number | bigint | string | readonly number[] | AttributeFloat | AttributeTensor;
+export type Attribute =
+  | number
+  | bigint
+  | string
+  | readonly number[]
+  | readonly string[]
+  | AttributeFloat
+  | AttributeFloats
+  | AttributeTensor
+  | AttributeGraph
+  | AttributeReference;
 /** A float attribute whose value may be whole. */
 export interface AttributeFloat {
   readonly float: number;
+}
+/** A list of floats; a plain list of numbers is written as INTS. */
+export interface AttributeFloats {
+  readonly floats: readonly number[];
+}
+/** A subgraph, for If, Loop and Scan; made by `createGraph(name, { outer })`. */
+export interface AttributeGraph {
+  readonly graph: Graph;
+}
+/** In the body of a function: the value of the function's own attribute. */
+export interface AttributeReference {
+  readonly reference: string;
+  readonly type: "int" | "ints" | "float" | "floats" | "string" | "tensor";
 }
 /** A tensor attribute. */
 export interface AttributeTensor {
@@ -45,7 +69,17 @@ export interface ExternalSource {
   chunks(): AsyncIterable<Uint8Array>;
 }
 
-/** A graph under construction. Operators are methods of `ops.ts`; this is the core that they stand on. */
+/** A model-local function, built as a graph: the body of an operator in ONNX's own operators. */
+export interface FunctionDefinition {
+  readonly domain: string;
+  readonly name: string;
+  /** Names of its attributes, all required. */
+  readonly attributes: readonly string[];
+  /** The body; its graph inputs and outputs are the function's, its constants become Constant nodes. Shapes are for inference only. */
+  readonly body: Graph;
+}
+
+/** A graph under construction. Operators are functions in `ops.ts`; this is the core that they stand on. */
 export interface Graph {
   readonly name: string;
   readonly nodes: readonly Node[];
@@ -53,6 +87,18 @@ export interface Graph {
   readonly graphOutputs: readonly Value[];
   /** Values of constants and small initializers by name, for folding and for the interpreter in tests. */
   readonly constants: ReadonlyMap<string, { readonly value: Value; readonly data: TensorData }>;
+  /** Initializers whose bytes come later, by name. */
+  readonly externals: ReadonlyMap<string, { readonly value: Value; readonly source: ExternalSource }>;
+  /** Version of ONNX's own operator set. */
+  readonly opset: number;
+  /** Versions of the other operator sets in use, by domain. */
+  readonly imports: ReadonlyMap<string, number>;
+  /** Model-local functions that travel with the graph. */
+  readonly functions: readonly (FunctionDefinition | OperatorFunction)[];
+  /** Adds a model-local function; adding the same domain and name again changes nothing. Imports its domain at version 1 unless imported. */
+  function(definition: FunctionDefinition | OperatorFunction): void;
+  /** Entries of a 1-D int64 value as far as they are known when the graph is built: constants, and what Shape, Concat, Slice and Gather make of shapes. */
+  integers(value: Value): readonly Dim[] | undefined;
   input(name: string, dtype: DType, shape: readonly Dim[]): Value;
   /** An embedded initializer; equal scalars and small vectors are stored once. */
   constant(data: number | TensorData, shape?: readonly number[], dtype?: DType): Value;
