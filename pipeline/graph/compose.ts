@@ -4,7 +4,7 @@
  * @module
  */
 import type { Graph, Value } from "./types.ts";
-import { add, cast, div, erf, matMul, mul, reduceMean, sigmoid, sqrt, tanh, transpose } from "./ops.ts";
+import { add, cast, div, erf, matMul, mul, pow, reduceMean, sigmoid, sqrt, tanh, transpose } from "./ops.ts";
 
 /**
  * Root-mean-square normalization over the last dimension with f32 statistics: `x / √(mean(x²) + ε) ⊙ weight`
@@ -16,7 +16,7 @@ import { add, cast, div, erf, matMul, mul, reduceMean, sigmoid, sqrt, tanh, tran
  */
 export function rmsNorm(g: Graph, x: Value, weight: Value, epsilon: number): Value {
   const wide = x.dtype === "float16" ? cast(g, x, "float32") : x;
-  const mean = reduceMean(g, mul(g, wide, wide), [-1]);
+  const mean = reduceMean(g, pow(g, wide, 2), [-1]);
   const normal = div(g, wide, sqrt(g, add(g, mean, epsilon)));
   return cast(g, mul(g, normal, cast(g, weight, wide.dtype)), x.dtype);
 }

@@ -1,0 +1,76 @@
+/**
+ * Grouped-query attention from primitive operators, with rotary embedding.
+ *
+ * @module
+ */
+import type { Graph, Value } from "../graph/types.ts";
+import { add, cast, concat, matMul, mul, reshape, softmax, split, sub, transpose } from "../graph/ops.ts";
+import { softcap } from "../graph/compose.ts";
+import type { BlockContext } from "./decoder_context.ts";
+import type { BlockDescription, ModelDescription } from "./types.ts";
+
+/** Keys and values of all tokens so far: `[batch, kvHeads, tokens, headDim]` each. */
+export interface KeyValue {
+  readonly key: Value;
+  readonly value: Value;
+}
+
+/**
+ * Rotates the leading dimensions of heads (Su et al., arXiv 2104.09864; halves, not neighbours, as Hugging Face stores them).
+ *
+ * @param x `[batch, heads, sequence, headDim]` f32.
+ * @param context Its `rotation` gives cos and sin, `[batch, 1, sequence, rotaryDim/2]`.
+ */
+export function rotate(g: Graph, x: Value, rotation: NonNullable<BlockContext["rotation"]>): Value {
+  const headDim = x.shape[3] as number, half = rotation.cos.shape[3] as number;
+  const sizes = headDim > 2 * half ? [half, half, headDim - 2 * half] : [half, half];
+  const [left, right, ...rest] = split(g, x, 3, sizes);
+  // (l, r) ← (l·cos − r·sin, r·cos + l·sin)
+  const turnedLeft = sub(g, mul(g, left, rotation.cos), mul(g, right, rotation.sin));
+  const turnedRight = add(g, mul(g, right, rotation.cos), mul(g, left, rotation.sin));
+  return concat(g, [turnedLeft, turnedRight, ...rest], 3);
+}
+
+/**
+ * Attention of one block after its projections.
+ *
+ * @param query `[batch, sequence, heads·headDim]`, of the products' type; `key` and `value` with kvHeads.
+ * @param normalize Norms of queries and keys by head, where the block has them: takes `[batch, heads, sequence, headDim]` f32.
+ * @param past Earlier keys and values.
+ * @returns `[batch, sequence, heads·headDim]` and all keys and values. Scores, softmax and rotation are in f32.
+ */
+export function attention(
+  g: Graph,
+  model: ModelDescription,
+  block: BlockDescription,
+  context: BlockContext,
+  projections: { readonly query: Value; readonly key: Value; readonly value: Value },
+  normalize: (place: "query" | "key", x: Value) => Value,
+  past?: KeyValue,
+): { readonly output: Value; readonly present: KeyValue } {
+  const { heads, kvHeads, headDim } = model;
+  const dtype = projections.query.dtype;
+  const byHead = (x: Value, count: number) => transpose(g, reshape(g, x, [0, 0, count, headDim]), [0, 2, 1, 3]);
+  const place = (which: "query" | "key", x: Value) => {
+    const normal = normalize(which, cast(g, x, "float32"));
+    return context.rotation === undefined || block.rope === undefined ? normal : rotate(g, normal, context.rotation);
+  };
+  const query = cast(g, mul(g, place("query", byHead(projections.query, heads)), model.attentionScale), dtype);
+  let key = cast(g, place("key", byHead(projections.key, kvHeads)), dtype);
+  let value = byHead(projections.value, kvHeads);
+  if (past !== undefined) {
+    key = concat(g, [past.key, key], 2);
+    value = concat(g, [past.value, value], 2);
+  }
+  // The heads that share keys are rows of one product: [batch, kvHeads, groups·sequence, headDim]. Nothing is repeated.
+  const rows = reshape(g, query, [0, kvHeads, -1, headDim]);
+  let scores = cast(g, matMul(g, rows, transpose(g, key, [0, 1, 3, 2])), "float32");
+  if (model.attentionSoftcap !== undefined) scores = softcap(g, scores, model.attentionSoftcap);
+  const grouped = reshape(g, scores, context.scoreShape);
+  const masked = add(g, grouped, context.mask);
+  // [batch, kvHeads, groups, sequence, total] → rows again
+  const weights = reshape(g, cast(g, softmax(g, masked), dtype), context.rowShape);
+  const mixed = reshape(g, matMul(g, weights, value), [0, heads, -1, headDim]);
+  const output = reshape(g, transpose(g, mixed, [0, 2, 1, 3]), [0, 0, heads * headDim]);
+  return { output, present: { key, value } };
+}
