@@ -78,7 +78,7 @@ const qwen2: Architecture = {
   window: (config, block) =>
     !config.use_sliding_window
       ? undefined
-      : byLayerType(config, block, block >= (config.max_window_layers ?? 28), config.sliding_window ?? 4096),
+      : byLayerType(config, block, block >= (config.max_window_layers ?? 28), config.sliding_window ?? undefined),
 };
 
 const gemma2: Architecture = {
@@ -157,7 +157,12 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
 };
 
 /** The window where `layer_types` (or else `sliding`) says that the block has one. */
-function byLayerType(config: ModelConfig, block: number, sliding: boolean, window: number): number | undefined {
+function byLayerType(
+  config: ModelConfig,
+  block: number,
+  sliding: boolean,
+  window: number | undefined,
+): number | undefined {
   const type = config.layer_types?.[block];
   if (type === undefined) return sliding ? window : undefined;
   if (type === "sliding_attention") return window;

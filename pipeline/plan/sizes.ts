@@ -1,0 +1,78 @@
+/**
+ * Sizes of what a run writes.
+ *
+ * @module
+ */
+import type { LayerShape } from "../stream/stage.ts";
+import { factorizedBytes, MAX_BITS_PER_WEIGHT, rankForBits, smallestBits } from "./bits.ts";
+import type { DenseTensor } from "./inventory.ts";
+
+/** Bytes of an element of what stays dense. */
+export const DENSE_BYTES = { f32: 4, f16: 2 } as const;
+
+/** The graph itself, without weights: about 60 nodes of 250 bytes a block, functions, and alignment of external data. */
+const GRAPH_BYTES = 65_536;
+const GRAPH_BYTES_PER_BLOCK = 32_768;
+
+/** Journal line and safetensors header of a committed layer. */
+export const COMMIT_BYTES_PER_LAYER = 2048;
+
+/** Elements of a shape. */
+export function elementsOf(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}
+
+/**
+ * Bytes of an exported model: dense tensors and scales in `dtype`, packed signs, the graph.
+ *
+ * @param ranks Middle dimension of each layer, in their order; a layer without one is dense.
+ */
+export function exportedBytes(
+  layers: readonly LayerShape[],
+  ranks: readonly (number | undefined)[],
+  dense: readonly DenseTensor[],
+  blocks: number,
+  dtype: "f32" | "f16",
+): number {
+  const bytes = DENSE_BYTES[dtype];
+  let total = GRAPH_BYTES + GRAPH_BYTES_PER_BLOCK * blocks;
+  for (const { shape } of dense) total += bytes * elementsOf(shape);
+  layers.forEach((layer, i) => {
+    const rank = ranks[i];
+    total += rank === undefined ? bytes * layer.rows * layer.cols : factorizedBytes(layer, rank, bytes);
+  });
+  return total;
+}
+
+/**
+ * The most sign bits per weight at which an exported model, uniformly compressed, is no larger than `sizeBytes`; by
+ * bisection to 1e-4 bits.
+ *
+ * @throws {RangeError} when even the fewest bits are too large, naming that size, or there is nothing to compress.
+ */
+export function bitsForSize(
+  sizeBytes: number,
+  layers: readonly LayerShape[],
+  dense: readonly DenseTensor[],
+  blocks: number,
+  dtype: "f32" | "f16",
+): number {
+  const sizeAt = (bits: number) =>
+    exportedBytes(layers, layers.map((layer) => rankForBits(layer, bits)), dense, blocks, dtype);
+  if (layers.length === 0) throw new RangeError(`Cannot reach ${sizeBytes} bytes as no layer is selected to compress`);
+  let low = Math.max(...layers.map(smallestBits));
+  let high = MAX_BITS_PER_WEIGHT;
+  if (sizeAt(low) > sizeBytes) {
+    throw new RangeError(
+      `Cannot reach --size ${sizeBytes} as the smallest export in ${dtype} has ${sizeAt(low)} bytes` +
+        `${dtype === "f32" ? ": --dtype f16 halves what stays dense" : ""}: current value is ${sizeBytes}`,
+    );
+  }
+  if (sizeAt(high) <= sizeBytes) return high;
+  while (high - low > 1e-4) {
+    const middle = (low + high) / 2;
+    if (sizeAt(middle) <= sizeBytes) low = middle;
+    else high = middle;
+  }
+  return Math.max(Math.floor(low * 1e4) / 1e4, Math.max(...layers.map(smallestBits)));
+}

@@ -1,0 +1,74 @@
+/**
+ * What `plan` answers: plain data, ready for JSON.
+ *
+ * @module
+ */
+import type { LayerShape, StageEstimate, StageKind } from "../stream/stage.ts";
+
+/** A stage as planning sees it: a name and a price. */
+export interface PlannedStage {
+  readonly kind: StageKind;
+  readonly name: string;
+  /** Bytes and operations for one layer, options already bound. */
+  readonly estimate: (layer: LayerShape & { readonly rank: number }) => StageEstimate;
+}
+
+/** One line of the table. */
+export interface PlannedLayer extends LayerShape {
+  /** Middle dimension k. */
+  readonly rank: number;
+  /** Why the allocation chose it. */
+  readonly reason: string;
+  /** k(n+m)/(nm). */
+  readonly signBitsPerWeight: number;
+  /** With 16-bit scales and padding. */
+  readonly effectiveBitsPerWeight: number;
+  /** Bytes in the artefact: packed signs and f32 scales. */
+  readonly packedBytes: number;
+  /** Most bytes held while any layer stage works on it. */
+  readonly peakBytes: number;
+  /** Operations of all its stages. */
+  readonly flops: number;
+}
+
+/** A whole run, planned. All sizes in bytes. */
+export interface PlanReport {
+  readonly architecture: string;
+  readonly blocks: number;
+  /** Elements of all tensors. */
+  readonly parameters: number;
+  /** Elements of the layers that are compressed. */
+  readonly compressedParameters: number;
+  readonly dtype: "f32" | "f16";
+  /** What was asked for, or found for a size. */
+  readonly bitsPerWeight: number;
+  /** Means over the compressed layers, weighted by their elements; 0 without layers. */
+  readonly signBitsPerWeight: number;
+  readonly effectiveBitsPerWeight: number;
+  readonly layers: readonly PlannedLayer[];
+  readonly dense: readonly { readonly name: string; readonly shape: readonly number[]; readonly elements: number }[];
+  /** Bytes of the committed artefact (packed layers and journal). */
+  readonly artefactBytes: number;
+  /** Bytes of the exported model by type of what stays dense. */
+  readonly exportBytes: { readonly f32: number; readonly f16: number };
+  /** Bytes of the same model exported without compression. */
+  readonly uncompressedExportBytes: { readonly f32: number; readonly f16: number };
+  /** Free disk that the run needs: artefact, export of `dtype`, working state. */
+  readonly diskBytes: number;
+  /** Most resident memory, the process itself included. */
+  readonly peakBytes: number;
+  /** What makes it so. */
+  readonly peak: { readonly stage: string; readonly subject: string; readonly processBytes: number };
+  /** Most bytes and all operations by stage. */
+  readonly stages: readonly {
+    readonly kind: StageKind;
+    readonly name: string;
+    readonly peakBytes: number;
+    readonly flops: number;
+    readonly seconds: number;
+  }[];
+  readonly flops: number;
+  /** At `gflops` operations a nanosecond; 0 where no stage says what it needs. */
+  readonly seconds: number;
+  readonly gflops: number;
+}
