@@ -1,0 +1,86 @@
+/**
+ * Block inputs and outputs of all calibration windows, in a file: read by batches, never held together.
+ *
+ * @module
+ */
+
+/** Activations `(windows, tokens, features)` f32 in one file. */
+export interface Activations extends Disposable {
+  readonly path: string;
+  readonly windows: number;
+  readonly tokens: number;
+  readonly features: number;
+  /** Copies windows, in the order asked for, into one array `(indices.length, tokens, features)`. */
+  read(indices: readonly number[]): Float32Array;
+  /** Stores consecutive windows from `first` on. */
+  write(first: number, data: Float32Array): void;
+}
+
+/** Shape of the activations in a file. */
+export interface ActivationShape {
+  readonly windows: number;
+  readonly tokens: number;
+  readonly features: number;
+}
+
+/**
+ * Opens a file of activations, existing or new.
+ *
+ * @param options `create` starts an empty file in place of an existing one.
+ * @throws {RangeError} when an existing file has another size than the shape says.
+ */
+export function openActivations(
+  path: string,
+  shape: ActivationShape,
+  options: { readonly create: boolean },
+): Activations {
+  const { windows, tokens, features } = shape;
+  const windowBytes = 4 * tokens * features;
+  const file = Deno.openSync(path, { read: true, write: true, create: options.create, truncate: options.create });
+  const { size } = file.statSync();
+  if (!options.create && size !== windows * windowBytes) {
+    file.close();
+    throw new RangeError(
+      `Cannot use "${path}" as activations of ${windows} × ${tokens} × ${features}: it has ${size} bytes`,
+    );
+  }
+  let closed = false;
+  return {
+    path,
+    ...shape,
+    read(indices) {
+      const data = new Float32Array(indices.length * tokens * features);
+      const bytes = new Uint8Array(data.buffer);
+      indices.forEach((window, place) => {
+        file.seekSync(window * windowBytes, Deno.SeekMode.Start);
+        readFully(file, path, bytes.subarray(place * windowBytes, (place + 1) * windowBytes));
+      });
+      return data;
+    },
+    write(first, data) {
+      file.seekSync(first * windowBytes, Deno.SeekMode.Start);
+      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+    },
+    [Symbol.dispose]() {
+      if (!closed) file.close();
+      closed = true;
+    },
+  };
+}
+
+function readFully(file: Deno.FsFile, path: string, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length;) {
+    const count = file.readSync(bytes.subarray(done));
+    if (count === null) throw new Error(`Cannot read "${path}": it ends before the activations asked for`);
+    done += count;
+  }
+}
+
+/** Indices `0 … windows−1` in batches of at most `size`. */
+export function batchesOf(windows: number, size: number): number[][] {
+  return Array.from(
+    { length: Math.ceil(windows / size) },
+    (_, batch) => Array.from({ length: Math.min(size, windows - batch * size) }, (_, index) => batch * size + index),
+  );
+}

@@ -1,0 +1,126 @@
+/**
+ * AdamW as a graph over flat vectors; parameters and moments stay on the device between steps.
+ *
+ * @module
+ */
+import type { Runtime, Session, Tensor } from "../../kernels/runtime/types.ts";
+import { encodeModel } from "../graph/encode.ts";
+import { createGraph } from "../graph/graph.ts";
+import { add, div, mul, sqrt, sub } from "../graph/ops.ts";
+import type { Graph } from "../graph/types.ts";
+
+/** Constants of the optimizer. */
+export interface AdamWOptions {
+  /** Default 0.9. */
+  readonly beta1?: number;
+  /** Default 0.95. */
+  readonly beta2?: number;
+  /** Default 1e-8. */
+  readonly epsilon?: number;
+  /** Decoupled weight decay a step, times the learning rate. Default 0. */
+  readonly weightDecay?: number;
+}
+
+/** A flat vector in training. All are f32 `(n,)`, but `rates`, which may be `(1,)`. */
+export interface TrainedVector {
+  parameter: Tensor;
+  /** Mean of gradients. */
+  first: Tensor;
+  /** Mean of squared gradients. */
+  second: Tensor;
+  /** Learning rate of every element, or one for all, before the schedule. */
+  readonly rates: Tensor;
+}
+
+/** An optimizer ready to step any number of vectors. */
+export interface AdamW extends AsyncDisposable {
+  /**
+   * One step: replaces the vector's tensors and disposes the old ones.
+   *
+   * @param gradient f32 `(n,)`; not disposed.
+   * @param step Counted from 0, for the bias correction.
+   * @param factor On the learning rate, from the schedule.
+   */
+  step(vector: TrainedVector, gradient: Tensor, step: number, factor: number): Promise<void>;
+}
+
+/**
+ * One step of AdamW (Loshchilov & Hutter, arXiv 1711.05101) with bias correction (Kingma & Ba, arXiv 1412.6980).
+ * Inputs `parameter`, `gradient`, `first`, `second` `(n,)`, `rates` `(n,)` or `(1,)`, `factor` and `correction` scalars:
+ * factor = schedule / (1 − β₁ᵗ), correction = 1 / √(1 − β₂ᵗ). Outputs `parameter_next`, `first_next`, `second_next`.
+ */
+export function buildAdamW(options: AdamWOptions = {}): Graph {
+  const { beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weightDecay = 0 } = options;
+  const g = createGraph("adamw");
+  const vector = (name: string) => g.input(name, "float32", ["n"]);
+  const parameter = vector("parameter"),
+    gradient = vector("gradient"),
+    first = vector("first"),
+    second = vector("second");
+  const rates = g.input("rates", "float32", ["rates"]);
+  const factor = g.input("factor", "float32", []), correction = g.input("correction", "float32", []);
+  // m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²
+  const mean = add(g, mul(g, first, beta1), mul(g, gradient, 1 - beta1));
+  const square = add(g, mul(g, second, beta2), mul(g, mul(g, gradient, gradient), 1 - beta2));
+  // p ← p − rate·( m/(1−β₁ᵗ) / (√v/√(1−β₂ᵗ) + ε) + decay·p )
+  const direction = div(g, mul(g, mean, factor), add(g, mul(g, sqrt(g, square), correction), epsilon));
+  const move = weightDecay === 0 ? direction : add(g, direction, mul(g, parameter, weightDecay));
+  const next = sub(g, parameter, mul(g, move, rates));
+  g.output("parameter_next", next);
+  g.output("first_next", mean);
+  g.output("second_next", square);
+  return g;
+}
+
+/**
+ * Loads the optimizer.
+ *
+ * @example
+ * ```ts
+ * import { assertAlmostEquals } from "@std/assert";
+ * import { openRuntime } from "../../kernels/runtime/open.ts";
+ * import { openAdamW, trainedVector } from "./adamw.ts";
+ *
+ * await using runtime = await openRuntime();
+ * await using optimizer = await openAdamW(runtime);
+ * const vector = trainedVector(runtime, Float32Array.of(1, -1), Float32Array.of(0.1));
+ * await optimizer.step(vector, runtime.tensor("float32", Float32Array.of(5, -0.2), [2]), 0, 1);
+ * const [x, y] = await vector.parameter.read() as Float32Array;
+ * assertAlmostEquals(x, 0.9, 1e-6); // the first step moves by the learning rate against the gradient's sign
+ * assertAlmostEquals(y, -0.9, 1e-6);
+ * ```
+ */
+export async function openAdamW(runtime: Runtime, options: AdamWOptions = {}): Promise<AdamW> {
+  const { beta1 = 0.9, beta2 = 0.95 } = options;
+  const session: Session = await runtime.load(encodeModel(buildAdamW(options)), { name: "AdamW step" });
+  return {
+    async step(vector, gradient, step, factor) {
+      using scale = runtime.tensor("float32", Float32Array.of(factor / (1 - beta1 ** (step + 1))), []);
+      using correction = runtime.tensor("float32", Float32Array.of(1 / Math.sqrt(1 - beta2 ** (step + 1))), []);
+      const { parameter, first, second, rates } = vector;
+      const next = await session.run({ parameter, gradient, first, second, rates, factor: scale, correction });
+      vector.parameter = next.parameter_next;
+      vector.first = next.first_next;
+      vector.second = next.second_next;
+      for (const old of [parameter, first, second]) old[Symbol.dispose]();
+    },
+    [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
+  };
+}
+
+/** Starts training from `parameter`, with moments of zero. */
+export function trainedVector(runtime: Runtime, parameter: Float32Array, rates: Float32Array): TrainedVector {
+  const zeros = new Float32Array(parameter.length);
+  const shape = [parameter.length];
+  return {
+    parameter: runtime.tensor("float32", parameter, shape),
+    first: runtime.tensor("float32", zeros, shape),
+    second: runtime.tensor("float32", zeros, shape),
+    rates: runtime.tensor("float32", rates, [rates.length]),
+  };
+}
+
+/** Frees a vector's tensors. */
+export function disposeVector(vector: TrainedVector): void {
+  for (const tensor of [vector.parameter, vector.first, vector.second, vector.rates]) tensor[Symbol.dispose]();
+}

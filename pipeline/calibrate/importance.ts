@@ -1,0 +1,156 @@
+/**
+ * Diagonal importance of every linear from calibration windows, block by block: forward storing the inputs of each block
+ * for a chunk of windows, then backward from the loss, recomputing each block.
+ *
+ * @module
+ */
+import type { Tensor } from "../../kernels/runtime/types.ts";
+import type { LayerImportance } from "../stream/stage.ts";
+import { batchesOf } from "./activations.ts";
+import type { BlockGraphOptions } from "./block_graph.ts";
+import { openEmbedding } from "./embedding.ts";
+import { type BlockEngine, disposeFeeds, feedsFor, readFloats } from "./engine.ts";
+import { openHead } from "./head.ts";
+
+/** How importance is gathered. */
+export interface ImportanceOptions {
+  /** Windows a run. Default 8. */
+  readonly batch?: number;
+  /** Bytes of stored block inputs, which decide how many windows go through at once. Default 256 MiB. */
+  readonly storeBytes?: number;
+  /** See {@linkcode BlockGraphOptions.clipQuantile}. Default 1. */
+  readonly clipQuantile?: number;
+  readonly signal?: AbortSignal;
+  /** Called after each block of each chunk with steps done and all steps. */
+  readonly progress?: (done: number, total: number) => void;
+}
+
+/** Statistics by weight name, and the calibration loss of the full-precision model in nats a token (0 without gradients). */
+export interface ImportanceResult {
+  readonly layers: ReadonlyMap<string, LayerImportance>;
+  readonly loss: number;
+}
+
+/** Adds `part` to the sum under `name`. */
+function accumulate(sums: Map<string, Float64Array>, name: string, part: Float32Array): void {
+  let sum = sums.get(name);
+  if (sum === undefined) sums.set(name, sum = new Float64Array(part.length));
+  for (let index = 0; index < part.length; index++) sum[index] += part[index];
+}
+
+/**
+ * Diagonal Fisher information: E[x²] of inputs and E[g²] of outputs, g being the gradient of the summed next-token
+ * cross-entropy; both are means over all calibration tokens.
+ *
+ * @param windows Token ids, windows of equal length.
+ * @throws {RangeError} when there are no windows.
+ */
+export function fisherDiagonal(
+  engine: BlockEngine,
+  windows: readonly Int32Array[],
+  options: ImportanceOptions = {},
+): Promise<ImportanceResult> {
+  return gather(engine, windows, options, true);
+}
+
+/** E[x²] of inputs only; outputs get 1. No gradient is needed, so it takes a third of the time. */
+export function activationStatistics(
+  engine: BlockEngine,
+  windows: readonly Int32Array[],
+  options: ImportanceOptions = {},
+): Promise<ImportanceResult> {
+  return gather(engine, windows, options, false);
+}
+
+async function gather(
+  engine: BlockEngine,
+  windows: readonly Int32Array[],
+  options: ImportanceOptions,
+  backward: boolean,
+): Promise<ImportanceResult> {
+  if (windows.length === 0) {
+    throw new RangeError("Cannot gather importance as there are 0 calibration windows: give --calibration");
+  }
+  const { model, runtime } = engine;
+  const { blocks, hiddenSize } = model;
+  const { batch = 8, storeBytes = 256 * 2 ** 20, clipQuantile, signal } = options;
+  const tokens = windows[0].length;
+  const perWindow = 4 * tokens * hiddenSize * (backward ? blocks.length + 2 : 3);
+  const chunk = Math.max(batch, Math.floor(storeBytes / perWindow / batch) * batch);
+  const chunks = batchesOf(windows.length, chunk);
+  const total = chunks.length * blocks.length * (backward ? 2 : 1);
+  const sums = new Map<string, Float64Array>();
+  let done = 0;
+  let loss = 0;
+  const graph = (kind: BlockGraphOptions["kind"], block: number, size: number) =>
+    engine.session(blocks[block], {
+      kind,
+      batch: size,
+      tokens,
+      clipQuantile,
+      linears: new Map(blocks[block].linears.map(({ role }) => [role, "frozen"])),
+    });
+  const embed = await openEmbedding(engine.checkpoint, model);
+  await using head = backward ? await openHead(runtime, model, engine.checkpoint) : undefined;
+  const tensor = (data: Float32Array, size: number): Tensor =>
+    runtime.tensor("float32", data, [size, tokens, hiddenSize]);
+
+  for (const indices of chunks) {
+    const parts = batchesOf(indices.length, batch).map((part) => part.map((index) => windows[indices[index]]));
+    // stored[block][part]: input of the block; after the last block, the model's output
+    let stored = [parts.map((part) => embed(part))];
+    for (let block = 0; block < blocks.length; block++) {
+      signal?.throwIfAborted();
+      const feeds = { ...await engine.vectors(blocks[block]), ...await engine.weights(blocks[block]) };
+      const outputs: Float32Array[] = [];
+      for (const [at, input] of stored[stored.length - 1].entries()) {
+        const session = await graph(backward ? "forward" : "input-statistics", block, parts[at].length);
+        using x = tensor(input, parts[at].length);
+        const { y, ...statistics } = await session.run(feedsFor(session, feeds, { x }));
+        outputs.push(await readFloats(y));
+        for (const [name, value] of Object.entries(statistics)) {
+          accumulate(sums, `${block}/${name}`, await readFloats(value));
+        }
+      }
+      disposeFeeds(feeds);
+      stored = backward ? [...stored, outputs] : [outputs];
+      options.progress?.(++done, total);
+    }
+    if (head === undefined) continue;
+    const gradients: Float32Array[] = [];
+    for (const [at, output] of stored.pop()!.entries()) {
+      const found = await head.crossEntropy(output, parts[at], true);
+      loss += found.loss;
+      gradients.push(found.gradient);
+    }
+    for (let block = blocks.length - 1; block >= 0; block--) {
+      signal?.throwIfAborted();
+      const feeds = { ...await engine.vectors(blocks[block]), ...await engine.weights(blocks[block]) };
+      for (const [at, input] of stored.pop()!.entries()) {
+        const session = await graph("statistics", block, parts[at].length);
+        using x = tensor(input, parts[at].length);
+        using gradient = tensor(gradients[at], parts[at].length);
+        const found = await session.run(feedsFor(session, feeds, { x, gradient }));
+        for (const [name, value] of Object.entries(found)) {
+          const read = await readFloats(value);
+          if (name === "x_gradient") gradients[at] = read;
+          else accumulate(sums, `${block}/${name}`, read);
+        }
+      }
+      disposeFeeds(feeds);
+      options.progress?.(++done, total);
+    }
+  }
+
+  const count = windows.length * tokens;
+  const mean = (name: string) => Float32Array.from(sums.get(name)!, (sum) => sum / count);
+  const layers = new Map<string, LayerImportance>();
+  for (const block of blocks) {
+    for (const { role, weight, rows } of block.linears) {
+      const input = mean(`${block.index}/input/${role}`);
+      const output = backward ? mean(`${block.index}/output/${role}`) : new Float32Array(rows).fill(1);
+      layers.set(weight, { input, output });
+    }
+  }
+  return { layers, loss: loss / Math.max(1, windows.length * (tokens - 1)) };
+}
