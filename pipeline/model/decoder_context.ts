@@ -34,7 +34,7 @@ const MASKED_SCORE = -1e30;
 export interface BlockContext {
   /** `[batch, 1, sequence, rotaryDim/2]` f32; absent when the block does not rotate. */
   readonly rotation?: { readonly cos: Value; readonly sin: Value };
-  /** Added to scores: `[batch or 1, 1, sequence, total]` f32, 0 or a large negative number. */
+  /** Added to scores: `[batch or 1, 1, 1, sequence, total]` f32, 0 or a large negative number. */
   readonly mask: Value;
   /** int64 `[5]`: batch, kvHeads, heads/kvHeads, sequence, total. */
   readonly scoreShape: Value;
@@ -94,9 +94,9 @@ export function decoderContext(g: Graph, model: ModelDescription, inputs: Contex
     const column = unsqueeze(g, queries, [1]);
     let allowed = lessOrEqual(g, keys, column);
     if (window !== undefined) allowed = and(g, allowed, less(g, sub(g, column, keys), int64(g, window)));
-    allowed = unsqueeze(g, allowed, [0, 1]);
+    allowed = unsqueeze(g, allowed, [0, 1, 2]);
     if (attentionMask !== undefined) {
-      allowed = and(g, allowed, unsqueeze(g, greater(g, attentionMask, int64(g, 0)), [1, 2]));
+      allowed = and(g, allowed, unsqueeze(g, greater(g, attentionMask, int64(g, 0)), [1, 2, 3]));
     }
     return where(g, allowed, g.constant(0), g.constant(MASKED_SCORE));
   };
