@@ -1,0 +1,96 @@
+/**
+ * README.md of an exported directory: what is in it, how large, how to run it.
+ *
+ * @module
+ */
+import type { ArtefactReader } from "../artefact/types.ts";
+import type { ModelDescription } from "../model/types.ts";
+
+/** Numbers of an export that its card states. */
+export interface ExportSummary {
+  readonly model: ModelDescription;
+  readonly source: Pick<ArtefactReader, "entries">;
+  readonly target: string;
+  readonly dtype: "f32" | "f16";
+  /** Written files with their sizes. */
+  readonly files: readonly { readonly name: string; readonly bytes: number }[];
+}
+
+/** Bits of the compressed linears. */
+export interface BitSummary {
+  /** Linears by kind. */
+  readonly kinds: ReadonlyMap<string, number>;
+  /** Weights in double-binary linears. */
+  readonly weights: number;
+  /** Mean sign bits per weight, k(n+m)/(nm) over all of them together; 0 without any. */
+  readonly bitsPerWeight: number;
+  /** With 16-bit scales: 16(n+k+m) more a layer. */
+  readonly effectiveBits: number;
+}
+
+/** Counts kinds and bits of a model's linears. */
+export function summarizeBits(model: ModelDescription, source: Pick<ArtefactReader, "entries">): BitSummary {
+  const kinds = new Map<string, number>();
+  let weights = 0, signBits = 0, scaleBits = 0;
+  for (const { linears } of model.blocks) {
+    for (const { weight, rows, cols } of linears) {
+      const entry = source.entries.get(weight);
+      const kind = entry?.kind ?? "dense";
+      kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+      const rank = entry?.attributes.rank;
+      if (kind !== "dbf" || typeof rank !== "number") continue;
+      weights += rows * cols;
+      signBits += rank * (rows + cols);
+      scaleBits += 16 * (rows + rank + cols);
+    }
+  }
+  const mean = (bits: number) => (weights === 0 ? 0 : bits / weights);
+  return { kinds, weights, bitsPerWeight: mean(signBits), effectiveBits: mean(signBits + scaleBits) };
+}
+
+function megabytes(bytes: number): string {
+  return bytes < 1e5 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+/** The card as markdown. */
+export function modelCard({ model, source, target, dtype, files }: ExportSummary): string {
+  const bits = summarizeBits(model, source);
+  const kinds = [...bits.kinds].map(([kind, count]) => `${count} ${kind}`).join(", ");
+  const binary = bits.weights === 0
+    ? "Every layer is dense; no weight was compressed."
+    : `The ${bits.kinds.get("dbf")} binary linears hold ${(bits.weights / 1e6).toFixed(1)} million weights at ` +
+      `${bits.bitsPerWeight.toFixed(3)} sign bits a weight (${bits.effectiveBits.toFixed(3)} with 16-bit scales).`;
+  return `# ${model.architecture} decoder, exported by dbf
+
+| | |
+|---|---|
+| target | ${target} |
+| blocks | ${model.blocks.length} |
+| hidden size, vocabulary | ${model.hiddenSize}, ${model.vocabularySize} |
+| linears of the blocks | ${kinds} |
+| type of dense weights and activations | ${dtype} |
+
+${binary}
+
+| file | size |
+|---|---|
+${files.map(({ name, bytes }) => `| ${name} | ${megabytes(bytes)} |`).join("\n")}
+
+## Run it
+
+With dbf: \`deno task dbf generate DIR "Once upon a time"\`, \`deno task dbf evaluate DIR --text FILE\`.
+
+With any ONNX Runtime (1.20 or later): inputs \`input_ids\`, \`attention_mask\` (its length is past + new tokens) and
+\`position_ids\`, all int64 \`[batch, tokens]\`, and \`past_key_values.N.key\` / \`.value\`
+\`[batch, ${model.kvHeads}, past, ${model.headDim}]\` for N in 0 … ${
+    model.blocks.length - 1
+  } (past may be 0); outputs \`logits\` \`[batch, tokens, ${model.vocabularySize}]\` and
+\`present.N.key\` / \`.value\`. Pad batches on the left, with 0 in the mask.
+${
+    bits.weights === 0 ? "" : `
+Binary layers are nodes \`ai.dbf::BinaryMatMul\`. Where dbf's operator library is registered, a native kernel reads the
+packed signs; elsewhere the runtime inlines the portable body that the file carries and unpacks them to dense weights when
+it loads the model: same results, more memory. Graph optimization "disabled" avoids the unpacked copies at the cost of speed.
+`
+  }`;
+}

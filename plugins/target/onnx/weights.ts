@@ -1,0 +1,67 @@
+/**
+ * An artefact's tensors as the weights of a decoder graph: streams, nothing is read until the file is written.
+ *
+ * @module
+ */
+import type { ArtefactReader } from "../../../pipeline/artefact/types.ts";
+import { denseSource } from "../../../pipeline/export/dense_stream.ts";
+import { add, gather } from "../../../pipeline/graph/ops.ts";
+import type { Graph, Value } from "../../../pipeline/graph/types.ts";
+import type { DecoderWeights } from "../../../pipeline/model/decoder_graph.ts";
+import type { LinearDescription, ModelDescription } from "../../../pipeline/model/types.ts";
+import { dbfLayer } from "./dbf_layer.ts";
+import { denseLayer, denseTensor, tiedProduct } from "./dense_layer.ts";
+import type { LayerBuilder } from "./layer.ts";
+
+/** Builders of the kinds of layers that this target knows. */
+export const LAYER_BUILDERS: Readonly<Record<string, LayerBuilder>> = { dense: denseLayer, dbf: dbfLayer };
+
+/**
+ * Weights of a decoder from a source.
+ *
+ * @param builders Builders by kind of layer.
+ * @throws {RangeError} while the graph is built, when a tensor is missing or has another shape.
+ * @throws {TypeError} while the graph is built, for a layer of an unknown kind.
+ */
+export function streamedWeights(
+  source: ArtefactReader,
+  model: ModelDescription,
+  dtype: "float32" | "float16",
+  builders: Readonly<Record<string, LayerBuilder>> = LAYER_BUILDERS,
+): DecoderWeights {
+  const vectorOf = (g: Graph, name: string, length: number, type: "float32" | "float16") =>
+    g.initializer(name, type, [length], denseSource(denseTensor(source, name, [length]), type));
+  const layer = (g: Graph, linear: LinearDescription, x: Value): Value => {
+    const entry = source.entries.get(linear.weight);
+    if (entry === undefined) {
+      throw new RangeError(`Cannot export ${source.directory}: it has no tensor "${linear.weight}"`);
+    }
+    const builder = Object.hasOwn(builders, entry.kind) ? builders[entry.kind] : undefined;
+    if (builder === undefined) {
+      throw new TypeError(
+        `Cannot export "${linear.weight}" of kind ${entry.kind}: this target knows ${Object.keys(builders).join(", ")}`,
+      );
+    }
+    const y = builder(g, { linear, entry, source, dtype }, x);
+    return linear.bias === undefined ? y : add(g, y, vectorOf(g, linear.bias, linear.rows, dtype));
+  };
+  const { embedding, head, vocabularySize: rows, hiddenSize: cols } = model;
+  let table: Value | undefined;
+  return {
+    linear: layer,
+    vector: (g, name, length) => vectorOf(g, name, length, "float32"),
+    embed(g, ids) {
+      table = g.initializer(
+        embedding,
+        dtype,
+        [rows, cols],
+        denseSource(denseTensor(source, embedding, [rows, cols]), dtype),
+      );
+      return gather(g, table, ids);
+    },
+    head(g, x) {
+      if (model.tiedHead && table !== undefined) return tiedProduct(g, x, table);
+      return layer(g, { role: "lm_head", weight: head, rows, cols }, x);
+    },
+  };
+}
