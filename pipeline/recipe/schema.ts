@@ -1,0 +1,108 @@
+/**
+ * The recipe: everything that a run is told. Command-line flags only build one.
+ *
+ * @module
+ */
+import * as v from "valibot";
+import { parseBytes } from "./units.ts";
+
+const Count = v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(1, "must be at least 1"));
+
+/** Bytes as a number or as text with a unit; becomes a number. */
+const Bytes = v.pipe(
+  v.union([v.string(), v.number()], 'must be bytes, e.g. "4GiB"'),
+  v.rawTransform(({ dataset, addIssue, NEVER }) => {
+    const bytes = parseBytes(dataset.value);
+    if (bytes !== undefined) return bytes;
+    addIssue({ message: `must be bytes above 0, e.g. "4GiB": current value is ${JSON.stringify(dataset.value)}` });
+    return NEVER;
+  }),
+);
+
+const Pattern = v.pipe(
+  v.string(),
+  v.check((source) => {
+    try {
+      new RegExp(source);
+      return true;
+    } catch {
+      return false;
+    }
+  }, (issue) => `must be a regular expression: current value is ${issue.received}`),
+);
+
+/** A stage by name, with its options; a bare string is a name. */
+const StageChoice = v.union([
+  v.pipe(v.string(), v.nonEmpty(), v.transform((use) => ({ use, options: {} as Record<string, unknown> }))),
+  v.strictObject({
+    use: v.pipe(v.string("must be the name of a stage"), v.nonEmpty()),
+    options: v.optional(v.record(v.string(), v.unknown()), {}),
+  }),
+], "must be a stage's name, or { use, options }");
+
+/** Stages of a run by kind. `reconstruction` is a list, run in order for each block; `"none"` for `distillation` means no such step. */
+const Stages = v.strictObject({
+  importance: v.optional(StageChoice, "none"),
+  allocation: v.optional(StageChoice, "uniform"),
+  factorization: v.optional(StageChoice, "dbf-admm"),
+  reconstruction: v.optional(v.array(StageChoice), []),
+  packing: v.optional(StageChoice, "bits32"),
+  distillation: v.optional(StageChoice),
+  target: v.optional(StageChoice, "onnx"),
+});
+
+/** Samples that calibrated stages see. */
+const Calibration = v.strictObject({
+  /** A text file, JSON lines, or token ids. */
+  source: v.pipe(v.string(), v.nonEmpty()),
+  /** Windows. */
+  sequences: v.optional(Count, 128),
+  /** Tokens a window. */
+  length: v.optional(Count, 512),
+});
+
+/** Schema of a recipe; parsing fills in the defaults. */
+export const RecipeSchema = v.pipe(
+  v.strictObject({
+    /** Directory of the full-precision checkpoint. */
+    model: v.pipe(v.string("must be the checkpoint's directory"), v.nonEmpty()),
+    /** Directory that receives the artefact, and the exported model in `onnx/`. */
+    out: v.pipe(v.string("must be the output directory"), v.nonEmpty()),
+    /** Mean of sign bits per weight over the compressed layers. Default 2 where `size` is absent. */
+    bits: v.optional(v.pipe(v.number(), v.gtValue(0, "must be above 0"), v.maxValue(16, "must be at most 16"))),
+    /** Largest exported model in bytes, instead of `bits`. */
+    size: v.optional(Bytes),
+    stages: v.optional(Stages, {}),
+    /** Specifiers of third-party stages: `./file.ts`, an absolute path, or `npm:name`. */
+    plugins: v.optional(v.array(v.pipe(v.string(), v.nonEmpty())), []),
+    /** Regular expressions on weight names; what matches stays dense. */
+    keep: v.optional(v.array(Pattern), []),
+    /** First and last block, both included; the model that is made has only these. */
+    blocks: v.optional(
+      v.tuple([v.pipe(v.number(), v.safeInteger(), v.minValue(0)), v.pipe(v.number(), v.safeInteger(), v.minValue(0))]),
+    ),
+    /** Type of what stays dense and of activations in the exported model. */
+    dtype: v.optional(v.picklist(["f32", "f16"]), "f32"),
+    provider: v.optional(v.picklist(["cpu", "cuda", "webgpu"]), "cpu"),
+    /** Threads inside an operator; by default one a core. */
+    threads: v.optional(Count),
+    /** The memory lease in bytes. */
+    memory: v.optional(Bytes, "4GiB"),
+    /** Layer jobs in flight at once. */
+    parallel: v.optional(Count, 1),
+    seed: v.optional(v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(0)), 0),
+    /** Preset for stages that have an option `effort` and were not given one. */
+    effort: v.optional(v.picklist(["fast", "balanced", "best"]), "balanced"),
+    calibration: v.optional(Calibration),
+  }),
+  v.check(({ bits, size }) => bits === undefined || size === undefined, "give bits or size, not both"),
+);
+
+/** A recipe as users write it: defaults may be left out. */
+export type RecipeInput = v.InferInput<typeof RecipeSchema>;
+
+/** A recipe with its defaults. */
+export type Recipe = v.InferOutput<typeof RecipeSchema>;
+
+/** A stage and its options as chosen by a recipe. */
+export type StageSelection = v.InferOutput<typeof StageChoice>;
