@@ -7,21 +7,14 @@
 import { basename, join } from "node:path";
 import { MAX_CONFIG_BYTES, openFolder, readJsonObject, resolveFile } from "../checkpoint/folder.ts";
 import { createTensorHandle } from "../checkpoint/handle.ts";
-import { LENGTH_BYTES, parseSafetensorsHeader, safetensorsHeaderLength } from "../checkpoint/safetensors.ts";
+import { LENGTH_BYTES, parseSafetensorsHeader } from "../checkpoint/safetensors.ts";
 import { WEIGHT_DTYPES } from "../checkpoint/safetensors_dtype.ts";
 import { createShardPool } from "../checkpoint/shard_file.ts";
 import type { TensorHandle, WeightDType } from "../checkpoint/types.ts";
-import type { PackedLayer, PackedTensor } from "../stream/stage.ts";
-import { sha256 } from "./durable.ts";
 import { DENSE_TENSOR } from "./entry_file.ts";
 import { LAYERS_FOLDER, MANIFEST_FILE, type ManifestContent, MAX_MANIFEST_BYTES, parseManifest } from "./manifest.ts";
+import { entryHeaderLength, readPackedFile } from "./packed_file.ts";
 import type { ArtefactEntry, ArtefactReader } from "./types.ts";
-
-/** Largest header in an entry's file: a packed layer has a handful of tensors. */
-const MAX_ENTRY_HEADER_BYTES = 1_000_000;
-
-/** Types that packed tensors may have. */
-const PACKED_DTYPES: ReadonlySet<string> = new Set(["F32", "F16", "BF16", "U8", "I8", "U32", "I32"]);
 
 /** What {@linkcode openArtefact} gives beside the contract. */
 export interface OpenedArtefact extends ArtefactReader {
@@ -87,22 +80,13 @@ export async function openArtefact(directory: string): Promise<OpenedArtefact> {
     }
     return { entry, file, size };
   };
-  const headerOf = (prefix: Uint8Array, size: number, file: string) => {
-    const length = safetensorsHeaderLength(prefix, size, file);
-    if (length > MAX_ENTRY_HEADER_BYTES) {
-      throw new RangeError(
-        `Cannot read ${file} as its header may have ${MAX_ENTRY_HEADER_BYTES} bytes: current value is ${length}`,
-      );
-    }
-    return length;
-  };
   const handles = new Map<string, Promise<TensorHandle>>();
   const openDense = async (name: string): Promise<TensorHandle> => {
     const { entry, file, size } = await locate(name, true);
     const shard = pool.file(file);
     const prefix = new Uint8Array(Math.min(LENGTH_BYTES, size));
     await shard.readInto(prefix, 0, "the header's length");
-    const length = headerOf(prefix, size, file);
+    const length = entryHeaderLength(prefix, size, file);
     const json = new Uint8Array(length);
     await shard.readInto(json, LENGTH_BYTES, "the header");
     const dataStart = LENGTH_BYTES + length;
@@ -132,29 +116,8 @@ export async function openArtefact(directory: string): Promise<OpenedArtefact> {
       manifest.entries.map(({ file: _file, sha256: _sha256, ...entry }) => [entry.name, entry]),
     ),
     async layer(name) {
-      const { entry, file, size } = await locate(name, false);
-      const bytes = await Deno.readFile(file);
-      if (sha256(bytes) !== entry.sha256) {
-        throw new Error(
-          `Cannot read "${name}" from ${file} as its content is damaged: copy it again, or compress again`,
-        );
-      }
-      const length = headerOf(bytes.subarray(0, LENGTH_BYTES), size, file);
-      const dataStart = LENGTH_BYTES + length;
-      const header = parseSafetensorsHeader(bytes.subarray(LENGTH_BYTES, dataStart), size - dataStart, file);
-      const tensors: Record<string, PackedTensor> = {};
-      for (const { name: key, dtype, shape, begin, end } of header.tensors) {
-        if (!PACKED_DTYPES.has(dtype)) {
-          throw new TypeError(`Cannot read "${key}" from ${file} as a packed tensor: it is ${dtype}`);
-        }
-        tensors[key] = {
-          dtype: dtype as PackedTensor["dtype"],
-          shape,
-          data: bytes.slice(dataStart + begin, dataStart + end), // own buffer, so that typed views are aligned
-        };
-      }
-      const layer: PackedLayer = { kind: entry.kind, attributes: entry.attributes, tensors };
-      return layer;
+      const { entry, file } = await locate(name, false);
+      return await readPackedFile(file, entry);
     },
     tensor,
     readRows: async (name, start, end) => await (await tensor(name)).readRows(start, end),

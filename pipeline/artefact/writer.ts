@@ -64,7 +64,7 @@ export interface ArtefactWriter extends Disposable {
   ): Promise<CommitRecord>;
   /** Copies a tensor of the checkpoint as it is, in chunks. */
   commitDense(checkpoint: CheckpointReader, name: string, signal?: AbortSignal): Promise<CommitRecord>;
-  /** Packed tensors of a committed layer's file, checked against the journal's hash. */
+  /** Path of a committed entry's file. */
   path(record: Pick<CommitRecord, "file">): string;
   /** Saves a piece of working state under `name`; it survives crashes. */
   saveState(name: string, content: Uint8Array): Promise<void>;

@@ -1,0 +1,62 @@
+/**
+ * The fingerprint of a compression.
+ *
+ * @module
+ */
+import type { Runtime } from "../kernels/runtime/types.ts";
+import { checkpointIdentity, type Fingerprint } from "./artefact/fingerprint.ts";
+import { sha256 } from "./artefact/durable.ts";
+import type { CheckpointReader } from "./checkpoint/types.ts";
+import type { ResolvedStages } from "./recipe/resolve.ts";
+import type { Recipe } from "./recipe/schema.ts";
+
+/** Version of dbf; raise it when results change for reasons that no other field of the fingerprint shows. */
+export const DBF_VERSION = "0.1.0";
+
+/** Instruction sets on which ONNX Runtime's CPU kernels choose other code, and so other rounding. */
+const RELEVANT_FLAGS = ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimddp", "i8mm", "sve"];
+
+/** Processor architecture with those of its instruction sets that change results; the architecture alone where it is not told. */
+export async function instructionSet(): Promise<string> {
+  const text = Deno.build.os === "linux" ? await Deno.readTextFile("/proc/cpuinfo").catch(() => "") : "";
+  const flags = new Set(text.match(/^(?:flags|Features)\s*:(.*)$/m)?.[1].trim().split(/\s+/) ?? []);
+  return [Deno.build.arch as string, ...RELEVANT_FLAGS.filter((flag) => flags.has(flag))].join("+");
+}
+
+/** Hash of calibration windows; `null` without any. */
+export function calibrationHash(windows: readonly Int32Array[]): string | null {
+  if (windows.length === 0) return null;
+  return sha256(windows.map((ids) => sha256(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength))).join());
+}
+
+/** Gathers everything that decides the bytes of the artefact and the exported model. */
+export async function makeFingerprint(parts: {
+  readonly checkpoint: CheckpointReader;
+  readonly recipe: Recipe;
+  readonly bitsPerWeight: number;
+  readonly stages: ResolvedStages;
+  readonly calibration: readonly Int32Array[];
+  readonly runtime: Runtime;
+}): Promise<Fingerprint> {
+  const { checkpoint, recipe, bitsPerWeight, stages, calibration, runtime } = parts;
+  return {
+    dbf: DBF_VERSION,
+    checkpoint: checkpointIdentity(checkpoint),
+    recipe: { bits: bitsPerWeight, keep: recipe.keep, blocks: recipe.blocks ?? null, dtype: recipe.dtype },
+    stages: {
+      importance: stages.importance.identity,
+      allocation: stages.allocation.identity,
+      factorization: stages.factorization.identity,
+      reconstruction: stages.reconstruction.map(({ identity }) => identity),
+      packing: stages.packing.identity,
+      ...(stages.distillation === undefined ? {} : { distillation: stages.distillation.identity }),
+      target: stages.target.identity,
+    },
+    calibration: calibrationHash(calibration),
+    seed: recipe.seed,
+    provider: runtime.provider,
+    onnxruntime: `${runtime.version} (${runtime.binding})`,
+    threads: recipe.threads ?? navigator.hardwareConcurrency,
+    instructionSet: `${await instructionSet()} ${runtime.nativeKernels?.isa ?? "portable"}`,
+  };
+}

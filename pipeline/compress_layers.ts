@@ -1,0 +1,244 @@
+/**
+ * Layers from weight to commit: one by one, or block by block where reconstruction stages tune around them.
+ *
+ * @module
+ */
+import { unpackFactors } from "../plugins/packing/unpack.ts";
+import { contentHash } from "./artefact/content_hash.ts";
+import { readPackedFile } from "./artefact/packed_file.ts";
+import type { ArtefactWriter } from "./artefact/writer.ts";
+import type { CheckpointReader, TensorHandle } from "./checkpoint/types.ts";
+import { decodeLatents, decodePacked, encodeLatents, encodePacked } from "./compress_state.ts";
+import type { ModelDescription } from "./model/types.ts";
+import type { ResolvedStages } from "./recipe/resolve.ts";
+import type { Lease } from "./stream/lease.ts";
+import { runJobs } from "./stream/runner.ts";
+import type { DbfFactors, LayerImportance, LayerJob, PackedLayer, StageContext } from "./stream/stage.ts";
+
+/** What the steps of a run share. */
+export interface LayerRun {
+  readonly checkpoint: CheckpointReader;
+  readonly model: ModelDescription;
+  readonly stages: ResolvedStages;
+  readonly jobs: readonly LayerJob[];
+  readonly importance: ReadonlyMap<string, LayerImportance>;
+  readonly calibration: readonly Int32Array[];
+  readonly writer: ArtefactWriter;
+  readonly lease: Lease;
+  readonly parallel: number;
+  readonly context: StageContext;
+}
+
+/** Packed tensors of a committed layer. */
+function readCommitted({ writer }: LayerRun, name: string): Promise<PackedLayer> {
+  const record = writer.committed.get(name);
+  if (record === undefined) return Promise.reject(new Error(`Cannot read "${name}" as it was not committed`));
+  return readPackedFile(writer.path(record), record);
+}
+
+const latentsKey = (name: string) => `latents ${name}`;
+const distilledKey = (name: string) => `distilled ${name}`;
+const DISTILLED = "distilled";
+
+/** Peak bytes of one layer's own stages. */
+export function layerPeakBytes(stages: Pick<ResolvedStages, "factorization" | "packing">, job: LayerJob): number {
+  return Math.max(stages.factorization.estimate(job).peakBytes, stages.packing.estimate(job).peakBytes);
+}
+
+async function commitPacked(run: LayerRun, job: LayerJob, layer: PackedLayer, source: string): Promise<void> {
+  const { writer, context, jobs } = run;
+  const record = await writer.commitLayer(job.name, [job.rows, job.cols], layer, source, context.signal);
+  const { weightedError } = layer.attributes;
+  context.emit({
+    type: "layer-committed",
+    layer: job.name,
+    kind: layer.kind,
+    bytes: record.bytes,
+    ...(typeof weightedError === "number" ? { weightedError } : {}),
+    done: jobs.filter(({ name }) => writer.committed.has(name)).length,
+    total: jobs.length,
+  });
+}
+
+/** Keeps the continuous iterate for a distillation stage, before the layer counts as committed. */
+async function keepLatents(run: LayerRun, name: string, factors: DbfFactors): Promise<void> {
+  if (run.stages.distillation === undefined || factors.latents === undefined) return;
+  await run.writer.saveState(latentsKey(name), encodeLatents(factors.latents));
+}
+
+/** Factorizes and commits every layer that is not committed yet, independently of each other. */
+async function runIndependent(run: LayerRun, signal: AbortSignal): Promise<void> {
+  const { checkpoint, stages, importance, context } = run;
+  const sources = new Map<string, string>();
+  const inside = (inner: AbortSignal): StageContext => ({ ...context, signal: inner });
+  await runJobs<LayerJob, TensorHandle, DbfFactors, PackedLayer>({
+    jobs: run.jobs.filter(({ name }) => !run.writer.committed.has(name)),
+    subject: ({ name }) => name,
+    peakBytes: (job) => layerPeakBytes(stages, job),
+    lease: run.lease,
+    parallel: run.parallel,
+    signal,
+    emit: context.emit,
+    read: {
+      name: "read",
+      async run({ name }, _, inner) {
+        sources.set(name, await contentHash(checkpoint, name, inner));
+        return checkpoint.tensor(name);
+      },
+    },
+    factorize: {
+      name: stages.factorization.stage.name,
+      run: (job, weight, inner) =>
+        stages.factorization.run({ job, weight, importance: importance.get(job.name) }, inside(inner)),
+    },
+    pack: {
+      name: stages.packing.stage.name,
+      async run(job, factors, inner) {
+        await keepLatents(run, job.name, factors);
+        return await stages.packing.run({ job, factors }, inside(inner));
+      },
+    },
+    commit: {
+      name: "commit",
+      async run(job, layer) {
+        await commitPacked(run, job, layer, sources.get(job.name)!);
+        sources.delete(job.name);
+      },
+    },
+  });
+}
+
+/** Factors of a committed layer; `undefined` where it was kept dense or packed as something else. */
+async function committedFactors(run: LayerRun, name: string): Promise<DbfFactors | undefined> {
+  const record = run.writer.committed.get(name);
+  if (record === undefined || record.kind !== "dbf") return undefined;
+  return unpackFactors(name, record.shape, await readCommitted(run, name));
+}
+
+/** Runs the reconstruction stages over one block and commits its layers. */
+async function runBlock(run: LayerRun, block: number, jobs: readonly LayerJob[], signal: AbortSignal): Promise<void> {
+  const { stages, writer, checkpoint, importance } = run;
+  const context: StageContext = { ...run.context, signal };
+  const peak = Math.max(
+    ...jobs.map((job) => layerPeakBytes(stages, job)),
+  ) + Math.max(...stages.reconstruction.flatMap((stage) => jobs.map((job) => stage.estimate(job).peakBytes)));
+  using _reservation = await run.lease.reserve(peak, `block ${block}`, signal);
+  const sources = new Map<string, string>();
+  for (const { name } of jobs) sources.set(name, await contentHash(checkpoint, name, signal));
+
+  // Each later stage starts from what the one before it made.
+  let factors: ReadonlyMap<string, DbfFactors> | undefined;
+  for (const stage of stages.reconstruction) {
+    const before = factors;
+    const subject = `block ${block}`;
+    const start = performance.now();
+    context.emit({ type: "stage-start", stage: stage.stage.name, subject });
+    factors = await stage.run({
+      block,
+      model: run.model,
+      checkpoint,
+      jobs,
+      importance,
+      calibration: run.calibration,
+      committed: (name) => committedFactors(run, name),
+      factorize: (job, weight) => {
+        const made = before?.get(job.name);
+        if (made !== undefined && weight === checkpoint.tensors.get(job.name)) return Promise.resolve(made);
+        return stages.factorization.run({ job, weight, importance: importance.get(job.name) }, context);
+      },
+    }, context);
+    signal.throwIfAborted();
+    context.emit({ type: "stage-end", stage: stage.stage.name, subject, elapsedMs: performance.now() - start });
+  }
+  for (const job of jobs) {
+    const made = factors?.get(job.name);
+    if (made === undefined) {
+      throw new TypeError(
+        `Cannot commit "${job.name}" as ${stages.reconstruction.at(-1)!.stage.name} returned no factors for it`,
+      );
+    }
+    // A layer that was committed before an interruption is made again for its block, with the same result.
+    if (writer.committed.has(job.name)) continue;
+    await keepLatents(run, job.name, made);
+    await commitPacked(run, job, await stages.packing.run({ job, factors: made }, context), sources.get(job.name)!);
+  }
+}
+
+/** Takes every job to its commit. Layers that are committed already are not touched. */
+export async function runLayers(run: LayerRun): Promise<void> {
+  const { signal } = run.context;
+  if (run.stages.reconstruction.length === 0) return await runIndependent(run, signal);
+  const blocks = Map.groupBy(run.jobs, ({ block }) => block);
+  for (const [block, jobs] of [...blocks].sort(([a], [b]) => a - b)) {
+    signal.throwIfAborted();
+    if (jobs.some(({ name }) => !run.writer.committed.has(name))) await runBlock(run, block, jobs, signal);
+  }
+}
+
+/**
+ * Runs the distillation stage, where there is one. What it commits is first kept as working state and becomes the next
+ * generation of all layers only when the stage is done, so that an interrupted one starts from what the layers were.
+ */
+export async function runDistillation(run: LayerRun): Promise<void> {
+  const { stages: { distillation, packing }, writer, jobs, context } = run;
+  if (distillation === undefined || jobs.length === 0) return;
+  const byName = new Map(jobs.map((job) => [job.name, job]));
+  let changed: readonly string[];
+  const saved = await writer.loadState(DISTILLED);
+  if (saved !== undefined) {
+    changed = JSON.parse(new TextDecoder().decode(saved));
+  } else {
+    const pending = new Set<string>();
+    const start = performance.now();
+    context.emit({ type: "stage-start", stage: distillation.stage.name, subject: "model" });
+    const largest = jobs.reduce((most, job) => job.rows * job.cols > most.rows * most.cols ? job : most);
+    using _reservation = await run.lease.reserve(
+      distillation.estimate(largest).peakBytes,
+      distillation.stage.name,
+      context.signal,
+    );
+    const { loss, flipped } = await distillation.run({
+      model: run.model,
+      checkpoint: run.checkpoint,
+      jobs,
+      importance: run.importance,
+      calibration: run.calibration,
+      async factors(name) {
+        const state = pending.has(name) ? await writer.loadState(distilledKey(name)) : undefined;
+        const { rows, cols } = byName.get(name) ?? { rows: 0, cols: 0 };
+        const packed = state === undefined ? await readCommitted(run, name) : decodePacked(state);
+        const latents = await writer.loadState(latentsKey(name));
+        return {
+          ...unpackFactors(name, [rows, cols], packed),
+          ...(latents === undefined ? {} : { latents: decodeLatents(latents) }),
+        };
+      },
+      async commit(name, factors) {
+        const job = byName.get(name);
+        if (job === undefined) throw new RangeError(`Cannot commit "${name}" as it is not a layer of this run`);
+        const layer = await packing.run({ job, factors }, context);
+        await writer.saveState(distilledKey(name), encodePacked(layer));
+        pending.add(name);
+      },
+    }, context);
+    context.signal.throwIfAborted();
+    changed = [...pending].sort();
+    await writer.saveState(DISTILLED, new TextEncoder().encode(JSON.stringify(changed)));
+    context.emit({
+      type: "stage-end",
+      stage: distillation.stage.name,
+      subject: "model",
+      elapsedMs: performance.now() - start,
+      detail: { loss, flipped },
+    });
+  }
+  for (const name of changed) {
+    const record = writer.committed.get(name)!;
+    if (record.generation > 0) continue; // committed before an interruption
+    const state = await writer.loadState(distilledKey(name));
+    if (state === undefined) {
+      throw new Error(`Cannot finish the distillation as the working state of "${name}" is gone: use --restart`);
+    }
+    await commitPacked(run, byName.get(name)!, decodePacked(state), record.source);
+  }
+}
