@@ -43,6 +43,11 @@ export interface ExternalPlace {
   readonly length: number;
 }
 
+/** Names under which values are written, where they differ from those in the graph. */
+type Renames = ReadonlyMap<string, string>;
+
+const NO_RENAMES: Renames = new Map();
+
 /** How a model is encoded. */
 export interface EncodeOptions {
   /** Entries of `metadata_props`. */
@@ -89,7 +94,7 @@ const REFERENCE_TYPES = {
 } as const;
 
 /** An attribute message. */
-export function encodeAttribute(name: string, value: Attribute): AttributeProto {
+export function encodeAttribute(name: string, value: Attribute, renames: Renames = NO_RENAMES): AttributeProto {
   const text = new TextEncoder();
   const init = (fields: Partial<AttributeProto>) => create(AttributeProtoSchema, { ...fields, name } as AttributeProto);
   if (typeof value === "bigint") return init({ type: AttributeType.INT, i: value });
@@ -107,7 +112,7 @@ export function encodeAttribute(name: string, value: Attribute): AttributeProto 
   }
   if ("float" in value) return init({ type: AttributeType.FLOAT, f: value.float });
   if ("floats" in value) return init({ type: AttributeType.FLOATS, floats: [...value.floats] });
-  if ("graph" in value) return init({ type: AttributeType.GRAPH, g: encodeGraph(value.graph) });
+  if ("graph" in value) return init({ type: AttributeType.GRAPH, g: encodeGraph(value.graph, undefined, renames) });
   if ("reference" in value) return init({ type: REFERENCE_TYPES[value.type], refAttrName: value.reference });
   const { dtype, shape, data } = value.tensor;
   return init({ type: AttributeType.TENSOR, t: encodeTensor("", dtype, shape, data) });
@@ -118,19 +123,43 @@ function isList(value: Attribute): value is readonly number[] | readonly string[
 }
 
 /** A node message. */
-export function encodeNode(node: Node): NodeProto {
+export function encodeNode(node: Node, renames: Renames = NO_RENAMES): NodeProto {
+  const nameOf = (value: Value | undefined) => (value === undefined ? "" : renames.get(value.name) ?? value.name);
   return create(NodeProtoSchema, {
     name: node.name,
     opType: node.type,
     domain: node.domain,
-    input: node.inputs.map((each) => each?.name ?? ""),
-    output: node.outputs.map((each) => each.name),
-    attribute: Object.entries(node.attributes).map(([name, value]) => encodeAttribute(name, value)),
+    input: node.inputs.map(nameOf),
+    output: node.outputs.map(nameOf),
+    attribute: Object.entries(node.attributes).map(([name, value]) => encodeAttribute(name, value, renames)),
   });
 }
 
+/**
+ * Identity nodes that only give a value the name of a graph output: the value is written under that name instead, since
+ * runtimes would copy it (a whole key/value cache a step).
+ */
+function outputNames(graph: Graph, outer: Renames): { renames: Renames; skipped: ReadonlySet<Node> } {
+  const renames = new Map(outer), skipped = new Set<Node>();
+  const produced = new Set(graph.nodes.flatMap(({ outputs }) => outputs.map(({ name }) => name)));
+  const outputs = new Set(graph.graphOutputs.map(({ name }) => name));
+  for (const node of graph.nodes) {
+    if (node.type !== "Identity" || node.domain !== "" || !outputs.has(node.outputs[0].name)) continue;
+    const name = node.inputs[0]!.name;
+    if (!produced.has(name) || outputs.has(name) || renames.has(name)) continue;
+    renames.set(name, node.outputs[0].name);
+    skipped.add(node);
+  }
+  return { renames, skipped };
+}
+
 /** A graph message; external initializers need their places. */
-export function encodeGraph(graph: Graph, places?: ReadonlyMap<string, ExternalPlace>): GraphProto {
+export function encodeGraph(
+  graph: Graph,
+  places?: ReadonlyMap<string, ExternalPlace>,
+  outer: Renames = NO_RENAMES,
+): GraphProto {
+  const { renames, skipped } = outputNames(graph, outer);
   const initializer: TensorProto[] = [];
   for (const [name, { value, data }] of graph.constants) {
     initializer.push(encodeTensor(name, value.dtype, value.shape as readonly number[], data));
@@ -154,7 +183,7 @@ export function encodeGraph(graph: Graph, places?: ReadonlyMap<string, ExternalP
   }
   return create(GraphProtoSchema, {
     name: graph.name,
-    node: graph.nodes.map(encodeNode),
+    node: graph.nodes.filter((node) => !skipped.has(node)).map((node) => encodeNode(node, renames)),
     initializer,
     input: graph.graphInputs.map(encodeValue),
     output: graph.graphOutputs.map(encodeValue),

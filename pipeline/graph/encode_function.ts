@@ -75,7 +75,7 @@ export function encodeFunction(definition: FunctionDefinition | OperatorFunction
       ...common,
       input: body.graphInputs.map((each) => each.name),
       output: body.graphOutputs.map((each) => each.name),
-      node: [...constantNodes(definition), ...body.nodes.map(encodeNode)],
+      node: [...constantNodes(definition), ...body.nodes.map((node) => encodeNode(node))],
     });
   }
   return create(FunctionProtoSchema, {

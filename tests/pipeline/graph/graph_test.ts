@@ -197,6 +197,29 @@ Deno.test("function bodies travel with the model and stock runtimes run them", a
   assertEquals(model.opsetImport.map((each) => [each.domain, Number(each.version)]), [["", 21], ["ai.test", 1]]);
 });
 
+Deno.test("encodeModel() writes values under the names of outputs, without Identity nodes, also where subgraphs use them", async () => {
+  const g = createGraph("renamed");
+  const x = g.input("x", "float32", [2, 3, 4]);
+  const shared = op.mul(g, x, 2);
+  const then = createGraph("then", { outer: g }), otherwise = createGraph("otherwise", { outer: g });
+  then.output("then/y", op.add(then, shared, 1));
+  otherwise.output("otherwise/y", op.add(otherwise, shared, 2));
+  const [chosen] = op.ifElse(g, op.greater(g, op.squeeze(g, op.reduceMax(g, shared), [0, 1, 2]), 0), then, otherwise);
+  g.output("chosen", chosen);
+  g.output("first", shared);
+  g.output("second", shared);
+  g.output("fed", x);
+  const nodes = decodeModel(encodeModel(g)).graph!.node;
+  assertEquals(nodes.filter(({ opType }) => opType === "Identity").map(({ output }) => output[0]), ["second", "fed"]);
+  const results = await run(g);
+  X.forEach((value, index) => {
+    assertEquals(results.first.data[index], 2 * value);
+    assertEquals(results.second.data[index], 2 * value);
+    assertEquals(results.fed.data[index], value);
+    assertAlmostEquals(Number(results.chosen.data[index]), 2 * value + 1, 1e-5);
+  });
+});
+
 Deno.test("decodeModel() refuses other bytes", () => {
   assertThrows(() => decodeModel(Uint8Array.of(255, 255, 255, 255)), TypeError, "ONNX");
   assertThrows(() => decodeModel(new Uint8Array(0)), TypeError, "no graph");
