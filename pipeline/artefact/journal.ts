@@ -5,6 +5,7 @@
  */
 import * as v from "valibot";
 import { sha256 } from "./durable.ts";
+import { canonicalJson } from "./fingerprint.ts";
 
 /** Largest journal read: 126 layers × 11 tensors × 100 generations of 1 kB lines are 140 MB. */
 const MAX_JOURNAL_BYTES = 256 << 20;
@@ -68,7 +69,7 @@ const CHECK_DIGITS = 16;
 
 /** Writes a line with its check: the first 16 digits of SHA-256 over the line without it. */
 export function encodeLine(line: JournalLine): string {
-  const body = JSON.stringify(line);
+  const body = canonicalJson(line);
   return `${body.slice(0, -1)},"check":"${sha256(body).slice(0, CHECK_DIGITS)}"}\n`;
 }
 

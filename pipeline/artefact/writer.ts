@@ -9,7 +9,7 @@ import type { PackedLayer } from "../stream/stage.ts";
 import { startContentHash } from "./content_hash.ts";
 import { moveIntoPlace, sha256, sha256File, syncDirectory, TEMPORARY_SUFFIX, writeFileDurably } from "./durable.ts";
 import { denseEntries, packedEntries, writeEntryFile } from "./entry_file.ts";
-import { describeDifferences, type Fingerprint, fingerprintDifferences } from "./fingerprint.ts";
+import { canonicalJson, describeDifferences, type Fingerprint, fingerprintDifferences } from "./fingerprint.ts";
 import {
   type CommitRecord,
   type JournalContent,
@@ -292,7 +292,10 @@ function makeWriter(parts: WriterParts): ArtefactWriter {
           .sort((a, b) => a.name < b.name ? -1 : 1)
           .map(({ type: _type, source: _source, ...entry }) => entry),
       };
-      await writeFileDurably(join(directory, MANIFEST_FILE), JSON.stringify(manifest, null, 1) + "\n");
+      await writeFileDurably(
+        join(directory, MANIFEST_FILE),
+        JSON.stringify(JSON.parse(canonicalJson(manifest)), null, 1) + "\n",
+      );
     },
     recordExport: (target, path) => append({ type: "export", target, directory: path }),
     async removeScratch() {

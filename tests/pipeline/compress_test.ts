@@ -1,0 +1,274 @@
+import {
+  assert,
+  assertEquals,
+  assertExists,
+  assertLessOrEqual,
+  assertNotEquals,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
+import * as v from "valibot";
+import { describeArtefact } from "../../pipeline/artefact/describe.ts";
+import { openArtefact } from "../../pipeline/artefact/reader.ts";
+import type { CommitStep } from "../../pipeline/artefact/writer.ts";
+import { compress, type CompressOptions } from "../../pipeline/compress.ts";
+import { openCheckpoint } from "../../pipeline/checkpoint/open.ts";
+import type { RecipeInput } from "../../pipeline/recipe/schema.ts";
+import type { DbfEvent } from "../../pipeline/stream/events.ts";
+import { defineStage } from "../../pipeline/stream/stage.ts";
+import { unpackFactors } from "../../plugins/packing/unpack.ts";
+import { fakeRuntime, fakeStages, snapshot } from "./fake_stages.ts";
+
+const MODEL = "tests/fixtures/tiny-llama";
+const recipe = (out: string, more: Partial<RecipeInput> = {}): RecipeInput => ({
+  model: MODEL,
+  out,
+  bits: 1,
+  blocks: [0, 1],
+  ...more,
+  stages: { factorization: "fake", target: "listing", ...more.stages },
+});
+const run = (out: string, more: Partial<RecipeInput> = {}, options: CompressOptions = {}) =>
+  compress(recipe(out, more), { runtime: fakeRuntime, ...options, plugins: [...fakeStages, ...options.plugins ?? []] });
+
+async function withFolder(body: (out: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "dbf-compress-" });
+  try {
+    await body(`${folder}/out`);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("compress() writes an artefact that opens, with packed layers and dense tensors equal to the checkpoint's", () =>
+  withFolder(async (out) => {
+    const events: DbfEvent[] = [];
+    const report = await run(out, {}, { onEvent: (event) => events.push(event) });
+    assertEquals([report.layers.length, report.resumedLayers], [14, 0]);
+    assertLessOrEqual(report.bitsPerWeight, 1);
+    assertEquals(report.meanWeightedError, 0.25);
+    assertEquals(events.filter(({ type }) => type === "layer-committed").length, 14);
+    assertEquals(events.at(-1)?.type, "run-end");
+
+    using artefact = await openArtefact(out);
+    using checkpoint = await openCheckpoint(MODEL);
+    const model = await describeArtefact(artefact);
+    assertEquals(model.blocks.length, 2);
+    const { rows, cols, weight } = model.blocks[1].linears[0];
+    const factors = unpackFactors(weight, [rows, cols], await artefact.layer(weight));
+    assertEquals(factors.b, await checkpoint.tensor(weight).readRows(0, 1));
+    assertEquals(
+      await artefact.readRows(model.embedding, 3, 6),
+      await checkpoint.tensor(model.embedding).readRows(3, 6),
+    );
+    assertEquals((await artefact.tensor(model.finalNorm)).dtype, checkpoint.tensor(model.finalNorm).dtype);
+    assert(artefact.companions.some((path) => path.endsWith("/tokenizer.json")));
+    await assertRejects(() => artefact.layer(model.embedding), TypeError, "dense");
+    await assertRejects(() => artefact.readRows(weight, 0, 1), TypeError, "dbf");
+    assertStringIncludes(await Deno.readTextFile(`${out}/listing/entries.txt`), `${weight} dbf ${rows},${cols}`);
+    assertEquals([...Deno.readDirSync(out)].map(({ name }) => name).filter((name) => /lock|work|tmp/.test(name)), []);
+  }));
+
+Deno.test("compress() gives the same bytes whatever the parallelism, and again when run again", () =>
+  withFolder(async (out) => {
+    await run(out);
+    const first = await snapshot(out);
+    const again = await run(out);
+    assertEquals(again.resumedLayers, 14);
+    assertEquals(await snapshot(out), first);
+    await run(`${out}-4`, { parallel: 4 });
+    assertEquals(await snapshot(`${out}-4`), first);
+    await run(`${out}-seed`, { seed: 1 });
+    assertNotEquals((await snapshot(`${out}-seed`))["manifest.json"], first["manifest.json"]);
+  }));
+
+for (const step of ["written", "renamed", "journalled"] as CommitStep[]) {
+  Deno.test(`compress() resumes to the same bytes after crashes when commits were ${step}`, () =>
+    withFolder(async (out) => {
+      await run(`${out}-whole`);
+      const whole = await snapshot(`${out}-whole`);
+      let crashes = 0;
+      for (const crashAt of [0, 1, 5, 7, 2]) {
+        let commits = 0;
+        await assertRejects(
+          () =>
+            run(out, {}, {
+              onCommitStep: (at) => {
+                if (at === step && commits++ === crashAt) throw new Error("power cut");
+              },
+            }),
+          Error,
+          "power cut",
+        );
+        crashes++;
+        // What a real crash may leave on top: half a line, and a half-written file.
+        if (crashes % 2) {
+          await Deno.writeTextFile(`${out}/journal.jsonl`, '{"type":"commit","na', { append: true });
+          await Deno.writeTextFile(`${out}/layers/half.g0.safetensors.tmp`, "x");
+        }
+      }
+      const report = await run(out);
+      assert(report.resumedLayers > 0);
+      assertEquals(await snapshot(out), whole);
+    }));
+}
+
+Deno.test("compress() names the field of the fingerprint that differs, and --restart begins anew", () =>
+  withFolder(async (out) => {
+    await run(out, { seed: 1 });
+    const error = await assertRejects(() => run(out, { seed: 2, bits: 1.5 }), Error);
+    for (const part of ["seed was 1 and is now 2", "recipe.bits was 1 and is now 1.5", "--restart"]) {
+      assertStringIncludes(error.message, part);
+    }
+    await assertRejects(
+      () => run(out, { seed: 1, stages: { factorization: { use: "fake", options: { effort: "best" } } } }),
+      Error,
+      'stages.factorization.options.effort was "balanced" and is now "best"',
+    );
+    assertEquals((await run(out, { seed: 2, bits: 1.5 }, { restart: true })).resumedLayers, 0);
+  }));
+
+Deno.test("compress() refuses to resume on a checkpoint whose content changed under equal headers", () =>
+  withFolder(async (out) => {
+    const copy = `${out}-model`;
+    await Deno.mkdir(copy);
+    for (const name of ["config.json", "model.safetensors"]) await Deno.copyFile(`${MODEL}/${name}`, `${copy}/${name}`);
+    await run(out, { model: copy });
+    const bytes = await Deno.readFile(`${copy}/model.safetensors`);
+    for (let i = 1; i < 400; i++) bytes[bytes.length - i * (bytes.length >> 9)] ^= 1;
+    await Deno.writeFile(`${copy}/model.safetensors`, bytes);
+    await assertRejects(() => run(out, { model: copy }), Error, "checkpoint content of");
+  }));
+
+Deno.test("compress() stops when aborted and goes on from there", () =>
+  withFolder(async (out) => {
+    const controller = new AbortController();
+    const error = await assertRejects(() =>
+      run(out, {}, {
+        signal: controller.signal,
+        onEvent: (event) => {
+          if (event.type === "layer-committed" && event.done === 3) {
+            controller.abort(new DOMException("interrupted", "AbortError"));
+          }
+        },
+      }), DOMException);
+    assertEquals(error.name, "AbortError");
+    assertEquals((await run(out)).resumedLayers, 3);
+  }));
+
+Deno.test("compress() names the layer when a plugin throws, and keeps what was committed", () =>
+  withFolder(async (out) => {
+    const failing = { use: "fake", options: { failOn: "layers.1.self_attn.q_proj" } };
+    await assertRejects(
+      () => run(out, { stages: { factorization: failing } }),
+      Error,
+      'Cannot finish "model.layers.1.self_attn.q_proj.weight" in fake: told to fail',
+    );
+    assertEquals((await run(out, { stages: { factorization: failing } }).catch(() => "failed")) as string, "failed");
+  }));
+
+Deno.test("compress() says which layer does not fit the lease before any work", () =>
+  withFolder(async (out) => {
+    const error = await assertRejects(() => run(out, { memory: "64KiB" }), RangeError, "--memory");
+    assertStringIncludes(error.message, "model.layers.0.");
+  }));
+
+Deno.test("compress() keeps matching layers dense and reports allocation by a plugin", () =>
+  withFolder(async (out) => {
+    const constant = defineStage({
+      kind: "allocation",
+      scope: "model",
+      name: "constant",
+      version: "1.0.0",
+      description: "One rank.",
+      options: v.strictObject({ rank: v.optional(v.number(), 7) }),
+      estimate: () => ({ peakBytes: 0 }),
+      run: ({ layers }, { rank }) =>
+        Promise.resolve(new Map(layers.map(({ name }) => [name, { rank, reason: "constant" }]))),
+    });
+    const report = await run(out, { keep: ["k_proj$|\\.k_proj\\."], stages: { allocation: "constant" } }, {
+      plugins: [constant],
+    });
+    assertEquals(report.layers.length, 12);
+    assert(report.layers.every(({ rank, reason }) => rank === 7 && reason === "constant"));
+    using artefact = await openArtefact(out);
+    assertEquals(artefact.entries.get("model.layers.0.self_attn.k_proj.weight")?.kind, "dense");
+  }));
+
+Deno.test("compress() runs reconstruction by block and distillation over the model, resumably, as next generations", () =>
+  withFolder(async (out) => {
+    let failDistillation = true;
+    const seen: string[] = [];
+    const halve = defineStage({
+      kind: "reconstruction",
+      scope: "block",
+      name: "halve",
+      version: "1.0.0",
+      description: "Halves the middle scale.",
+      options: v.strictObject({}),
+      estimate: () => ({ peakBytes: 1000 }),
+      async run({ block, jobs, checkpoint, factorize, committed }) {
+        seen.push(`block ${block}`);
+        if (block > 0) assertExists(await committed("model.layers.0.self_attn.q_proj.weight"));
+        const made = await Promise.all(jobs.map(async (job) => {
+          const factors = await factorize(job, checkpoint.tensor(job.name));
+          const latents = { A: new Uint16Array(job.rows * job.rank).fill(3), B: new Uint16Array(job.rank * job.cols) };
+          return [job.name, { ...factors, mid: factors.mid.map((x) => x / 2), latents }] as const;
+        }));
+        return new Map(made);
+      },
+    });
+    const tune = defineStage({
+      kind: "distillation",
+      scope: "model",
+      name: "tune",
+      version: "1.0.0",
+      description: "Doubles the output scale of block 0.",
+      options: v.strictObject({}),
+      estimate: () => ({ peakBytes: 1000 }),
+      async run({ jobs, factors, commit }) {
+        for (const { name, block } of jobs) {
+          const before = await factors(name);
+          assertEquals(before.latents?.A[0], 3);
+          if (block > 0) {
+            if (failDistillation) throw new Error("told to fail");
+            continue;
+          }
+          await commit(name, { ...before, a: before.a.map((x) => 2 * x) });
+          assertEquals((await factors(name)).a[0], 2);
+        }
+        return { loss: 1, flipped: 0 };
+      },
+    });
+    const more = { stages: { reconstruction: ["halve", "halve"], distillation: "tune" } };
+    await assertRejects(() => run(out, more, { plugins: [halve, tune] }), Error, "told to fail");
+    assertEquals(seen, ["block 0", "block 0", "block 1", "block 1"]);
+    failDistillation = false;
+    // Crash between the commits of the new generation.
+    let commits = 0;
+    await assertRejects(
+      () =>
+        run(out, more, {
+          plugins: [halve, tune],
+          onCommitStep: (step) => {
+            if (step === "journalled" && ++commits === 3) throw new Error("power cut");
+          },
+        }),
+      Error,
+      "power cut",
+    );
+    await run(out, more, { plugins: [halve, tune] });
+    assertEquals(seen.length, 4);
+    await run(`${out}-whole`, more, { plugins: [halve, tune] });
+    // The journal is a log and tells of both attempts; everything else is the same.
+    const { "journal.jsonl": _, ...artefactFiles } = await snapshot(out);
+    const { "journal.jsonl": __, ...wholeFiles } = await snapshot(`${out}-whole`);
+    assertEquals(artefactFiles, wholeFiles);
+
+    using artefact = await openArtefact(out);
+    const name = "model.layers.0.mlp.up_proj.weight";
+    const entry = artefact.entries.get(name)!;
+    const factors = unpackFactors(name, entry.shape, await artefact.layer(name));
+    assertEquals([entry.generation, factors.a[0], factors.mid[0]], [1, 2, 0.125]);
+    assertEquals(artefact.entries.get("model.layers.1.mlp.up_proj.weight")?.generation, 0);
+  }));
