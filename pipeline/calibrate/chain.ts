@@ -1,0 +1,131 @@
+/**
+ * The activations that enter each block: of the full-precision model and of the compressed one.
+ *
+ * @module
+ */
+import type { Tensor } from "../../kernels/runtime/types.ts";
+import type { BlockDescription } from "../model/types.ts";
+import { type Activations, batchesOf, openActivations } from "./activations.ts";
+import { openEmbedding } from "./embedding.ts";
+import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, readFloats } from "./engine.ts";
+
+/** Which model the activations are of. */
+export type ChainKind = "full" | "compressed";
+
+/** Dense weights `weight/ROLE` of a block of a chain; the caller of a chain disposes them. */
+export type ChainWeights = (block: BlockDescription) => Promise<Feeds>;
+
+/** Where a chain's files are and what runs it. */
+export interface ChainOptions {
+  readonly engine: BlockEngine;
+  readonly windows: readonly Int32Array[];
+  /** Directory of the files. */
+  readonly directory: string;
+  /** Windows a forward run. */
+  readonly batch: number;
+  readonly signal?: AbortSignal;
+}
+
+function fileOf(directory: string, kind: ChainKind, block: number): string {
+  return block === 0 ? `${directory}/embedding.f32` : `${directory}/${kind}.${block}.f32`;
+}
+
+function shapeOf({ windows, engine }: ChainOptions) {
+  return { windows: windows.length, tokens: windows[0].length, features: engine.model.hiddenSize };
+}
+
+function openExisting(options: ChainOptions, kind: ChainKind, block: number): Activations | undefined {
+  try {
+    return openActivations(fileOf(options.directory, kind, block), shapeOf(options), { create: false });
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof RangeError) return undefined;
+    throw error;
+  }
+}
+
+/** Writes activations to a new file that appears whole or not at all. */
+async function writeWhole(
+  options: ChainOptions,
+  path: string,
+  fill: (file: Activations) => Promise<void> | void,
+): Promise<void> {
+  await Deno.mkdir(options.directory, { recursive: true });
+  const partial = `${path}.partial`;
+  {
+    using file = openActivations(partial, shapeOf(options), { create: true });
+    await fill(file);
+  }
+  await Deno.rename(partial, path);
+}
+
+/**
+ * Runs a block over all windows and stores its output as the input of the next.
+ *
+ * @param feeds `weight/ROLE` of all linears, `norm/PLACE` and `bias/ROLE`; not disposed.
+ */
+export async function advanceChain(
+  options: ChainOptions,
+  kind: ChainKind,
+  block: BlockDescription,
+  input: Activations,
+  feeds: Feeds,
+): Promise<Activations> {
+  const { engine, batch, signal } = options;
+  const { tokens, features, windows } = input;
+  const linears = new Map(block.linears.map(({ role }) => [role, "frozen" as const]));
+  await writeWhole(options, fileOf(options.directory, kind, block.index + 1), async (file) => {
+    for (const indices of batchesOf(windows, batch)) {
+      signal?.throwIfAborted();
+      const session = await engine.session(block, { kind: "forward", batch: indices.length, tokens, linears });
+      using x: Tensor = engine.runtime.tensor("float32", input.read(indices), [indices.length, tokens, features]);
+      const { y } = await session.run(feedsFor(session, feeds, { x }));
+      file.write(indices[0], await readFloats(y));
+    }
+  });
+  return openExisting(options, kind, block.index + 1)!;
+}
+
+/**
+ * The input of block `target` (its number of blocks: the output of the model), from its file, or computed from the nearest
+ * earlier block whose file is there.
+ */
+export async function openChain(
+  options: ChainOptions,
+  kind: ChainKind,
+  target: number,
+  weights: ChainWeights,
+): Promise<Activations> {
+  const { engine } = options;
+  let at = target;
+  let input = openExisting(options, kind, at);
+  while (input === undefined && at > 0) input = openExisting(options, kind, --at);
+  if (input === undefined) {
+    const embed = await openEmbedding(engine.checkpoint, engine.model);
+    await writeWhole(options, fileOf(options.directory, kind, 0), (file) => {
+      for (const indices of batchesOf(options.windows.length, options.batch)) {
+        file.write(indices[0], embed(indices.map((index) => options.windows[index])));
+      }
+    });
+    input = openExisting(options, kind, 0)!;
+  }
+  for (; at < target; at++) {
+    const block = engine.model.blocks[at];
+    const feeds = { ...await engine.vectors(block), ...await weights(block) };
+    const next = await advanceChain(options, kind, block, input, feeds);
+    disposeFeeds(feeds);
+    input[Symbol.dispose]();
+    dropChain(options, kind, at);
+    input = next;
+  }
+  return input;
+}
+
+/** Removes the file of a block's input; the embeddings stay. */
+export function dropChain(options: ChainOptions, kind: ChainKind, block: number): void {
+  if (block === 0) return;
+  try {
+    Deno.removeSync(fileOf(options.directory, kind, block));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

@@ -1,0 +1,215 @@
+/**
+ * Distillation of the whole compressed model, block by block: forward keeping the input of each block, loss on the logits,
+ * backward redoing each block, and a step of the optimizer as soon as a block's gradients are there.
+ *
+ * @module
+ */
+import type { Tensor } from "../../kernels/runtime/types.ts";
+import type { BlockDescription } from "../model/types.ts";
+import type { DbfFactors, StageContext, StageIO } from "../stream/stage.ts";
+import { type AdamW, openAdamW } from "./adamw.ts";
+import type { BlockGraphKind, LinearTreatment } from "./block_graph.ts";
+import { type DbfRates, dbfVectors, trainedFactors, treatments } from "./block_state.ts";
+import { type ChainOptions, openChain } from "./chain.ts";
+import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, openBlockEngine } from "./engine.ts";
+import { openHead } from "./head.ts";
+import { flippedShare } from "./reconstruct.ts";
+import { cosineFactor } from "./schedule.ts";
+import { shuffledBatches } from "./shuffle.ts";
+import { openStateStore, type StateStore } from "./state_store.ts";
+
+/** How a distillation trains. */
+export interface DistillationOptions {
+  /** Passes over the windows. */
+  readonly epochs: number;
+  readonly rates: DbfRates;
+  /** Windows a step. */
+  readonly batch: number;
+  /** Bytes of latents, scales and moments kept on the device; blocks beyond are kept in files. */
+  readonly residentBytes: number;
+  /** Seconds between saves of the state, from which an interrupted run goes on. */
+  readonly saveSeconds: number;
+  readonly seed: number;
+}
+
+/** One block in training. */
+interface DistilledBlock {
+  readonly block: BlockDescription;
+  readonly linears: ReadonlyMap<string, LinearTreatment>;
+  /** Norms and biases. */
+  readonly vectors: Feeds;
+  /** Committed factors: what training started from. */
+  readonly before: ReadonlyMap<string, DbfFactors>;
+}
+
+/** Weight of the newest loss in the running mean. */
+const LOSS_SMOOTHING = 0.05;
+
+/** Runs one graph of a block; weights of linears that stay dense are on the device only meanwhile. */
+async function runBlock(
+  engine: BlockEngine,
+  { block, linears, vectors }: DistilledBlock,
+  kind: BlockGraphKind,
+  [batch, tokens]: readonly number[],
+  feeds: Feeds,
+): Promise<Record<string, Tensor>> {
+  const session = await engine.session(block, { kind, batch, tokens, linears });
+  const kept = block.linears.filter(({ role }) => linears.get(role) === "frozen").map(({ role }) => role);
+  const dense = await engine.weights(block, kept);
+  try {
+    return await session.run(feedsFor(session, feeds, vectors, dense));
+  } finally {
+    disposeFeeds(dense);
+  }
+}
+
+/** One step on a batch of windows; returns the mean KL divergence in nats a token before it. */
+async function distilStep(
+  run: {
+    readonly engine: BlockEngine;
+    readonly blocks: readonly DistilledBlock[];
+    readonly store: StateStore;
+    readonly optimizer: AdamW;
+    readonly head: Awaited<ReturnType<typeof openHead>>;
+  },
+  data: {
+    readonly input: Float32Array;
+    readonly teacher: Float32Array;
+    readonly batch: number;
+    readonly tokens: number;
+  },
+  step: number,
+  factor: number,
+): Promise<number> {
+  const { engine, blocks, store, optimizer, head } = run;
+  const { batch, tokens } = data;
+  const shape = [batch, tokens, engine.model.hiddenSize];
+  const inputs: Tensor[] = [engine.runtime.tensor("float32", data.input, shape)];
+  for (const each of blocks) {
+    const { index } = each.block;
+    const x = inputs[inputs.length - 1];
+    const parameters = store.has(index) ? await store.parameters(index) : {};
+    inputs.push((await runBlock(engine, each, "forward", shape, { x, ...parameters })).y);
+    if (store.has(index)) store.release(index);
+  }
+  using output = inputs.pop()!;
+  const { loss, gradient: atOutput } = await head.distillation(await output.read() as Float32Array, data.teacher);
+  let gradient = engine.runtime.tensor("float32", atOutput, shape);
+  for (const each of [...blocks].reverse()) {
+    using x = inputs.pop()!;
+    const { index } = each.block;
+    const vectors = store.has(index) ? await store.open(index) : undefined;
+    const parameters = vectors && { latents: vectors.latents.parameter, scales: vectors.scales.parameter };
+    const found = await runBlock(engine, each, "backward", shape, { x, gradient, ...parameters });
+    gradient[Symbol.dispose]();
+    gradient = found.x_gradient;
+    if (vectors === undefined) continue;
+    for (const name of ["latents", "scales"] as const) {
+      using own = found[`${name}_gradient`];
+      await optimizer.step(vectors[name], own, step, factor);
+    }
+    await store.close(index);
+  }
+  gradient[Symbol.dispose]();
+  return loss / (batch * tokens);
+}
+
+/**
+ * Trains signs (straight-through on unit-scale latents) and scales of all compressed layers by
+ * KL(full precision ‖ compressed) of the next token's distribution, and commits the result.
+ *
+ * @returns Running mean of the loss at the end, nats a token, and the share of signs that changed.
+ */
+export async function distilModel(
+  input: StageIO["distillation"]["input"],
+  options: DistillationOptions,
+  context: StageContext,
+  stage: string,
+): Promise<StageIO["distillation"]["output"]> {
+  const { model, checkpoint, jobs, calibration } = input;
+  if (calibration.length === 0) {
+    throw new RangeError(`Cannot distil with ${stage} as there are 0 calibration windows: give --calibration`);
+  }
+  const started = performance.now();
+  const batch = Math.min(options.batch, calibration.length);
+  const tokens = calibration[0].length;
+  await using engine = openBlockEngine(context.runtime, model, checkpoint);
+  const chain: ChainOptions = {
+    engine,
+    windows: calibration,
+    directory: `${context.scratch}/chain`,
+    batch,
+    signal: context.signal,
+  };
+  // What the full-precision model's last block gives is all that is needed of the teacher.
+  using teacher = await openChain(chain, "full", model.blocks.length, (block) => engine.weights(block));
+  using inputs = await openChain(chain, "full", 0, (block) => engine.weights(block));
+  await using head = await openHead(context.runtime, model, checkpoint);
+  await using optimizer = await openAdamW(context.runtime);
+  const compressed = new Set(jobs.map(({ name }) => name));
+  const blocks: DistilledBlock[] = [];
+  await using store = openStateStore({
+    runtime: context.runtime,
+    directory: `${context.scratch}/distillation`,
+    residentBytes: options.residentBytes,
+    identity: JSON.stringify([options, jobs.map(({ name, rank }) => [name, rank]), calibration.length, tokens]),
+  });
+  const first = await store.resume();
+  for (const block of model.blocks) {
+    const before = new Map<string, DbfFactors>();
+    for (const { weight } of block.linears) if (compressed.has(weight)) before.set(weight, await input.factors(weight));
+    if (before.size > 0) {
+      await store.add(block.index, () => Promise.resolve(dbfVectors(context.runtime, block, before, options.rates)));
+    }
+    const slim = new Map([...before].map(([name, factors]) => [name, { ...factors, latents: undefined }]));
+    const vectors = await engine.vectors(block);
+    blocks.push({ block, linears: treatments(block, before), vectors, before: slim });
+  }
+  const steps = Math.max(1, Math.floor(options.epochs * calibration.length / batch));
+  const batches = shuffledBatches(calibration.length, batch, options.seed);
+  let running = Number.NaN;
+  let saved = performance.now();
+  for (let step = first; step < steps; step++) {
+    context.signal.throwIfAborted();
+    const indices = batches(step);
+    const data = { input: inputs.read(indices), teacher: teacher.read(indices), batch, tokens };
+    const loss = await distilStep({ engine, blocks, store, optimizer, head }, data, step, cosineFactor(step, steps));
+    running = Number.isNaN(running) ? loss : (1 - LOSS_SMOOTHING) * running + LOSS_SMOOTHING * loss;
+    context.emit({
+      type: "stage-progress",
+      stage,
+      subject: model.architecture,
+      done: step + 1,
+      total: steps,
+      detail: { loss: running },
+    });
+    if (performance.now() - saved > 1000 * options.saveSeconds) {
+      await store.save(step + 1);
+      saved = performance.now();
+    }
+  }
+  let flipped = 0, signs = 0;
+  for (const { block, before, vectors } of blocks) {
+    disposeFeeds(vectors);
+    if (before.size === 0) continue;
+    const after = await trainedFactors(block, before, await store.open(block.index), { latents: false });
+    await store.close(block.index);
+    let own = 0;
+    for (const [name, factors] of after) {
+      own += factors.rank * (factors.A.rows + factors.B.cols);
+      await input.commit(name, factors);
+    }
+    flipped += flippedShare(before, after) * own;
+    signs += own;
+  }
+  await store.finish();
+  flipped /= Math.max(1, signs);
+  context.emit({
+    type: "stage-end",
+    stage,
+    subject: model.architecture,
+    elapsedMs: performance.now() - started,
+    detail: { loss: running, flipped },
+  });
+  return { loss: running, flipped };
+}

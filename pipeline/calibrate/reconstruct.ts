@@ -1,0 +1,252 @@
+/**
+ * Reconstruction of one block: retune what is still dense, factorize, repeat; then tune signs and scales together.
+ *
+ * @module
+ */
+import type { Tensor } from "../../kernels/runtime/types.ts";
+import type { BlockDescription } from "../model/types.ts";
+import type { DbfFactors, LayerImportance, LayerJob, StageContext, StageIO } from "../stream/stage.ts";
+import type { Activations } from "./activations.ts";
+import { type AdamW, disposeVector, openAdamW, trainedVector } from "./adamw.ts";
+import { blockLayout, type LinearTreatment } from "./block_graph.ts";
+import { compressionOrder } from "./block_order.ts";
+import { dbfVectors, signCount, trainedFactors, treatments } from "./block_state.ts";
+import { advanceChain, type ChainOptions, dropChain, openChain } from "./chain.ts";
+import { signDifference } from "./dbf_linear.ts";
+import { type BlockEngine, disposeFeeds, type Feeds, openBlockEngine } from "./engine.ts";
+import { type FactorWeights, openFactorWeights } from "./factor_weight.ts";
+import { memoryTensor } from "./memory_tensor.ts";
+import { cutSegments, joinSegments } from "./parameters.ts";
+import { tuneBlock } from "./tune.ts";
+
+/** What a reconstruction does; every part can be switched off. */
+export interface ReconstructionOptions {
+  /** Passes over the windows for the retuning of dense weights before each factorization; 0 leaves them. */
+  readonly retuneEpochs: number;
+  readonly retuneRate: number;
+  /** Passes for the tuning of signs and scales once the block is factorized; 0 leaves them. */
+  readonly signEpochs: number;
+  readonly signRate: number;
+  /** In means of each scale vector's magnitude. */
+  readonly scaleRate: number;
+  /** Windows a step. */
+  readonly batch: number;
+  /** Keep latents for a later distillation. */
+  readonly latents: boolean;
+}
+
+/** What changes a still-dense weight before it is factorized, other than training. */
+export type WeightCorrection = (
+  state: { readonly inputs: Activations; readonly reference: Activations; readonly frozen: Feeds },
+  role: string,
+  weights: Map<string, Float32Array>,
+) => Promise<void>;
+
+/** A block under reconstruction. */
+interface BlockRun {
+  readonly engine: BlockEngine;
+  readonly optimizer: AdamW;
+  readonly products: FactorWeights;
+  readonly block: BlockDescription;
+  readonly options: ReconstructionOptions;
+  readonly inputs: Activations;
+  readonly targets: Activations;
+  /** Norms, biases, the loss weights, and `weight/ROLE` of factorized or kept linears. */
+  readonly frozen: Feeds;
+  readonly seed: number;
+  readonly signal: AbortSignal;
+  readonly report: (step: string, done: number, total: number, loss: number) => void;
+}
+
+/** Weights of the block's loss: importance of what the last linear adds to the residual stream, over its mean. */
+function lossWeights(block: BlockDescription, importance: ReadonlyMap<string, LayerImportance>, size: number) {
+  const last = block.linears.find(({ role }) => role.endsWith("down_proj"));
+  const output = last === undefined ? undefined : importance.get(last.weight)?.output;
+  const weights = output ?? new Float32Array(size).fill(1);
+  const mean = weights.reduce((sum, value) => sum + value, 0) / size;
+  return mean > 0 ? weights.map((value) => value / mean) : new Float32Array(size).fill(1);
+}
+
+/** Trains the weights of `roles` in place. */
+async function retune(run: BlockRun, roles: readonly string[], weights: Map<string, Float32Array>): Promise<number> {
+  const { engine, block, options, inputs } = run;
+  const linears = new Map<string, LinearTreatment>(block.linears.map(({ role }) => [
+    role,
+    roles.includes(role) ? "trained" : "frozen",
+  ]));
+  const { dense: segments } = blockLayout(block, linears);
+  const kind = { kind: "tune", batch: options.batch, tokens: inputs.tokens, linears } as const;
+  const vector = trainedVector(engine.runtime, joinSegments(segments, weights), Float32Array.of(options.retuneRate));
+  const { last } = await tuneBlock({
+    ...run,
+    session: await engine.session(block, kind),
+    feeds: run.frozen,
+    trained: { dense: vector },
+    batch: options.batch,
+    epochs: options.retuneEpochs,
+    seed: run.seed + roles.length,
+    progress: (step, steps, loss) => run.report("retune", step, steps, loss),
+  });
+  const flat = await vector.parameter.read() as Float32Array;
+  for (const [role, piece] of cutSegments(segments, flat)) weights.set(role, piece);
+  disposeVector(vector);
+  return last;
+}
+
+/** Trains signs and scales of all factorized linears together. */
+async function tuneSigns(run: BlockRun, factors: ReadonlyMap<string, DbfFactors>): Promise<Map<string, DbfFactors>> {
+  const { engine, block, options, inputs } = run;
+  const linears = treatments(block, factors);
+  const vectors = dbfVectors(engine.runtime, block, factors, { signs: options.signRate, scales: options.scaleRate });
+  await tuneBlock({
+    ...run,
+    session: await engine.session(block, { kind: "tune", batch: options.batch, tokens: inputs.tokens, linears }),
+    feeds: run.frozen,
+    trained: { ...vectors },
+    batch: options.batch,
+    epochs: options.signEpochs,
+    seed: run.seed + 97,
+    progress: (step, steps, loss) => run.report("signs", step, steps, loss),
+  });
+  const tuned = await trainedFactors(block, factors, vectors, options);
+  disposeVector(vectors.latents);
+  disposeVector(vectors.scales);
+  return tuned;
+}
+
+/** Share of signs that differ. */
+export function flippedShare(
+  before: ReadonlyMap<string, DbfFactors>,
+  after: ReadonlyMap<string, DbfFactors>,
+): number {
+  let flipped = 0;
+  for (const [name, { A, B }] of after) {
+    const old = before.get(name)!;
+    flipped += signDifference(old.A, A) + signDifference(old.B, B);
+  }
+  return flipped / Math.max(1, signCount(after));
+}
+
+/** Dense weights of a block whose compressed layers are committed: `weight/ROLE` of all linears. */
+export async function committedWeights(
+  engine: BlockEngine,
+  products: FactorWeights,
+  block: BlockDescription,
+  factors: (name: string) => Promise<DbfFactors | undefined>,
+): Promise<Feeds> {
+  const feeds: Feeds = {};
+  for (const { role, weight } of block.linears) {
+    const found = await factors(weight);
+    if (found === undefined) Object.assign(feeds, await engine.weights(block, [role]));
+    else feeds[`weight/${role}`] = await products.weight(found);
+  }
+  return feeds;
+}
+
+/**
+ * Compresses one block so that its output on the compressed model's inputs stays close to the full-precision block's
+ * output on the full-precision model's inputs.
+ *
+ * @param correct Optional change of weights without training, before each factorization.
+ * @returns Factors by weight name.
+ */
+export async function reconstructBlock(
+  input: StageIO["reconstruction"]["input"],
+  options: ReconstructionOptions,
+  context: StageContext,
+  stage: string,
+  correct?: (engine: BlockEngine, block: BlockDescription) => Promise<WeightCorrection>,
+): Promise<Map<string, DbfFactors>> {
+  const { model, checkpoint, jobs, importance, calibration } = input;
+  if (calibration.length === 0) {
+    throw new RangeError(`Cannot reconstruct block ${input.block} with ${stage} as there are 0 calibration windows`);
+  }
+  const started = performance.now();
+  const block = model.blocks[input.block];
+  const batch = Math.min(options.batch, calibration.length);
+  await using engine = openBlockEngine(context.runtime, model, checkpoint);
+  await using products = await openFactorWeights(context.runtime);
+  await using optimizer = await openAdamW(context.runtime);
+  const chain: ChainOptions = {
+    engine,
+    windows: calibration,
+    directory: `${context.scratch}/chain`,
+    batch,
+    signal: context.signal,
+  };
+  const committed = (each: BlockDescription) => committedWeights(engine, products, each, input.committed);
+  using full = await openChain(chain, "full", block.index, (each) => engine.weights(each));
+  using inputs = await openChain(chain, "compressed", block.index, committed);
+  const vectors = await engine.vectors(block);
+  const own = await engine.weights(block);
+  using targets = await advanceChain(chain, "full", block, full, { ...vectors, ...own });
+
+  const jobOf = new Map(jobs.map((job) => [job.name, job]));
+  const order = compressionOrder(block.linears).filter(({ weight }) => jobOf.has(weight));
+  const frozen: Feeds = { ...vectors };
+  const weights = new Map<string, Float32Array>();
+  for (const { role, weight } of block.linears) {
+    const tensor = own[`weight/${role}`];
+    if (!jobOf.has(weight)) frozen[`weight/${role}`] = tensor;
+    else {
+      weights.set(role, await tensor.read() as Float32Array);
+      tensor[Symbol.dispose]();
+    }
+  }
+  frozen.weights = context.runtime.tensor(
+    "float32",
+    lossWeights(block, importance, model.hiddenSize),
+    [model.hiddenSize],
+  );
+  const subject = `block ${block.index}`;
+  const run: BlockRun = {
+    engine,
+    optimizer,
+    products,
+    block,
+    options: { ...options, batch },
+    inputs,
+    targets,
+    frozen,
+    seed: jobs[0]?.seed ?? 0,
+    signal: context.signal,
+    report: (step, done, total, loss) =>
+      context.emit({ type: "stage-progress", stage: `${stage} ${step}`, subject, done, total, detail: { loss } }),
+  };
+  const correction = await correct?.(engine, block);
+  let factors = new Map<string, DbfFactors>();
+  let retuned = 0;
+  for (const [index, { role, weight, rows, cols }] of order.entries()) {
+    const remaining = order.slice(index).map((linear) => linear.role);
+    // Nothing to make up for before the first linear of the first block.
+    const untouched = block.index === 0 && index === 0;
+    await correction?.({ inputs, reference: full, frozen }, role, weights);
+    if (options.retuneEpochs > 0 && !untouched) retuned = await retune(run, remaining, weights);
+    const job = jobOf.get(weight) as LayerJob;
+    const found = await input.factorize(job, memoryTensor(weight, [rows, cols], weights.get(role)!));
+    factors.set(weight, found);
+    weights.delete(role);
+    frozen[`weight/${role}`] = await products.weight(found);
+  }
+  let flipped = 0;
+  if (options.signEpochs > 0 && order.length > 0) {
+    const tuned = await tuneSigns(run, factors);
+    flipped = flippedShare(factors, tuned);
+    factors = tuned;
+    for (const { role, weight } of order) {
+      frozen[`weight/${role}`][Symbol.dispose]();
+      frozen[`weight/${role}`] = await products.weight(factors.get(weight)!);
+    }
+  }
+  using _next = await advanceChain(chain, "compressed", block, inputs, frozen);
+  disposeFeeds(frozen as Record<string, Tensor>);
+  for (const kind of ["full", "compressed"] as const) dropChain(chain, kind, block.index - 1);
+  context.emit({
+    type: "stage-end",
+    stage,
+    subject,
+    elapsedMs: performance.now() - started,
+    detail: { retuneLoss: retuned, flipped },
+  });
+  return factors;
+}

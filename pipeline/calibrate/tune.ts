@@ -1,0 +1,70 @@
+/**
+ * Training of one block against its full-precision output.
+ *
+ * @module
+ */
+import type { Session, Tensor } from "../../kernels/runtime/types.ts";
+import type { Activations } from "./activations.ts";
+import type { AdamW, TrainedVector } from "./adamw.ts";
+import type { BlockEngine, Feeds } from "./engine.ts";
+import { feedsFor, readScalar } from "./engine.ts";
+import { cosineFactor } from "./schedule.ts";
+import { shuffledBatches } from "./shuffle.ts";
+
+/** One training of a block. */
+export interface TuneOptions {
+  readonly engine: BlockEngine;
+  readonly optimizer: AdamW;
+  /** The session of kind `tune`. */
+  readonly session: Session;
+  /** What stays as it is: frozen weights, norms, biases, and `weights` of the loss `(hidden,)`. */
+  readonly feeds: Feeds;
+  /** What is trained, by input name: `dense`, `latents`, `scales`. Its tensors are replaced. */
+  readonly trained: Readonly<Record<string, TrainedVector>>;
+  readonly inputs: Activations;
+  readonly targets: Activations;
+  /** Windows a step; the session's. */
+  readonly batch: number;
+  /** Passes over the windows; may be a fraction. */
+  readonly epochs: number;
+  readonly seed: number;
+  readonly signal?: AbortSignal;
+  readonly progress?: (step: number, steps: number, loss: number) => void;
+}
+
+/** Loss at the first step and the mean over the last few. */
+export interface TuneResult {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** Steps whose losses are averaged for the result. */
+const LAST_STEPS = 4;
+
+/** Trains `trained` with AdamW under a cosine schedule. */
+export async function tuneBlock(options: TuneOptions): Promise<TuneResult> {
+  const { engine, session, inputs, targets, batch, trained, signal } = options;
+  const { tokens, features, windows } = inputs;
+  const shape = [batch, tokens, features];
+  const steps = Math.max(1, Math.floor(options.epochs * windows / batch));
+  const batches = shuffledBatches(windows, batch, options.seed);
+  let first = 0, last = 0;
+  for (let step = 0; step < steps; step++) {
+    signal?.throwIfAborted();
+    const indices = batches(step);
+    using x: Tensor = engine.runtime.tensor("float32", inputs.read(indices), shape);
+    using target: Tensor = engine.runtime.tensor("float32", targets.read(indices), shape);
+    const parameters = Object.fromEntries(Object.entries(trained).map(([name, { parameter }]) => [name, parameter]));
+    const found = await session.run(feedsFor(session, options.feeds, parameters, { x, target }));
+    const loss = await readScalar(found.loss);
+    const factor = cosineFactor(step, steps);
+    for (const [name, vector] of Object.entries(trained)) {
+      using gradient = found[`${name}_gradient`];
+      await options.optimizer.step(vector, gradient, step, factor);
+    }
+    if (step === 0) first = loss;
+    if (step >= steps - LAST_STEPS) last += loss / Math.min(LAST_STEPS, steps);
+    options.progress?.(step + 1, steps, loss);
+  }
+  return { first, last };
+}

@@ -1,0 +1,46 @@
+/**
+ * Distillation `logits`.
+ *
+ * @module
+ */
+import * as v from "valibot";
+import { distilModel } from "../../pipeline/calibrate/distil.ts";
+import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
+
+const rate = (otherwise: number) => v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10)), otherwise);
+
+const options = v.strictObject({
+  /** Passes over the calibration windows. */
+  epochs: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10_000)), 8),
+  /** Learning rate of latents, in unit scale. */
+  signRate: rate(2e-2),
+  /** Learning rate of scales, in means of their magnitude. */
+  scaleRate: rate(1e-2),
+  /** Windows a step. */
+  batch: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 4),
+  /** Bytes of latents, scales and moments that may stay on the device; the rest is kept in files. */
+  residentBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 2 * 2 ** 30),
+  /** Seconds between saves, from which an interrupted run goes on. */
+  saveSeconds: v.optional(v.pipe(v.number(), v.minValue(1)), 120),
+  /** Order of the windows. */
+  seed: v.optional(v.pipe(v.number(), v.integer()), 0),
+});
+
+/**
+ * Trains signs and scales of the whole compressed model by KL divergence of its next-token distribution from the
+ * full-precision model's: the step that brings more than all block-wise ones together. The teacher is kept as its last
+ * hidden states, one vector a token; blocks are recomputed in the backward pass.
+ */
+export const logitDistillation: Stage<"distillation", typeof options> = defineStage({
+  kind: "distillation",
+  scope: "model",
+  name: "logits",
+  version: "1.0.0",
+  description: "Trains signs and scales of the whole model by KL divergence from the full-precision logits.",
+  options,
+  estimate: ({ rows, cols, rank }, { residentBytes }) => ({
+    peakBytes: residentBytes + 12 * 4 * 4 * rank * (rows + cols),
+  }),
+  run: (input, { signRate, scaleRate, ...rest }, context) =>
+    distilModel(input, { ...rest, rates: { signs: signRate, scales: scaleRate } }, context, "logits"),
+});

@@ -1,0 +1,51 @@
+/**
+ * Importance `fisher-diagonal`.
+ *
+ * @module
+ */
+import * as v from "valibot";
+import { openBlockEngine } from "../../pipeline/calibrate/engine.ts";
+import { fisherDiagonal } from "../../pipeline/calibrate/importance.ts";
+import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
+import { shrinkAll } from "./shrinkage.ts";
+
+const options = v.strictObject({
+  /** Share of the mean that every entry is moved by. */
+  shrinkage: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(1)), 0.2),
+  /** Tokens whose norm is above this quantile of their window are scaled down to it; 1 clips none. */
+  clipQuantile: v.optional(v.pipe(v.number(), v.gtValue(0), v.maxValue(1)), 0.999),
+  /** Windows a run. */
+  batch: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 4),
+  /** Bytes of block inputs kept while a chunk of windows goes through the model. */
+  storeBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 256 * 2 ** 20),
+});
+
+/** E[x²] and E[g²] of every linear from the next-token loss on calibration windows (the reference's weighting, arXiv 2505.11076), streamed block by block. */
+export const fisherDiagonalImportance: Stage<"importance", typeof options> = defineStage({
+  kind: "importance",
+  scope: "model",
+  name: "fisher-diagonal",
+  version: "1.0.0",
+  description: "E[x²] of inputs and E[g²] of output gradients from the model's loss on calibration text.",
+  options,
+  // the block's weights and their products with a batch, beside the stored inputs
+  estimate: ({ rows, cols }, { storeBytes }) => ({ peakBytes: storeBytes + 16 * 4 * rows * cols }),
+  async run({ checkpoint, model, calibration }, { shrinkage, ...rest }, { runtime, signal, emit }) {
+    await using engine = openBlockEngine(runtime, model, checkpoint);
+    const started = performance.now();
+    const { layers, loss } = await fisherDiagonal(engine, calibration, {
+      ...rest,
+      signal,
+      progress: (done, total) =>
+        emit({ type: "stage-progress", stage: "fisher-diagonal", subject: model.architecture, done, total }),
+    });
+    emit({
+      type: "stage-end",
+      stage: "fisher-diagonal",
+      subject: model.architecture,
+      elapsedMs: performance.now() - started,
+      detail: { loss },
+    });
+    return shrinkAll(layers, shrinkage);
+  },
+});

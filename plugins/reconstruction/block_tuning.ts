@@ -1,0 +1,46 @@
+/**
+ * Reconstruction `block-tuning`.
+ *
+ * @module
+ */
+import * as v from "valibot";
+import { reconstructBlock } from "../../pipeline/calibrate/reconstruct.ts";
+import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
+
+const rate = (otherwise: number) => v.optional(v.pipe(v.number(), v.gtValue(0), v.maxValue(10)), otherwise);
+const epochs = (otherwise: number) => v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10_000)), otherwise);
+
+const options = v.strictObject({
+  /** Passes over the calibration windows for the retuning of what is still dense, before every linear. */
+  retuneEpochs: epochs(2),
+  /** Learning rate of dense weights. Ten times what peers use, and worth it. */
+  retuneRate: rate(1e-3),
+  /** Passes for signs and scales of the whole block, once it is factorized. A distillation afterwards makes them unnecessary. */
+  signEpochs: epochs(0),
+  /** Learning rate of latents, in unit scale. */
+  signRate: rate(2e-2),
+  /** Learning rate of scales, in means of their magnitude. */
+  scaleRate: rate(3e-4),
+  /** Windows a step. */
+  batch: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 8),
+  /** Keep the continuous latents for a distillation. */
+  latents: v.optional(v.boolean(), true),
+});
+
+/**
+ * Before each linear of a block is factorized, the weights that are still dense are trained so that the block's output
+ * stays that of the full-precision model (targets on the full-precision chain, inputs from the compressed one, errors
+ * weighted by diagonal Fisher information); afterwards signs are tuned by straight-through on unit-scale latents.
+ */
+export const blockTuning: Stage<"reconstruction", typeof options> = defineStage({
+  kind: "reconstruction",
+  scope: "block",
+  name: "block-tuning",
+  version: "1.0.0",
+  description:
+    "Retunes dense weights before every linear, then optionally signs and scales, against the block's output.",
+  options,
+  // a block has about a dozen such linears; weights, gradients and two moments of each
+  estimate: ({ rows, cols }) => ({ peakBytes: 12 * 4 * 4 * rows * cols }),
+  run: (input, chosen, context) => reconstructBlock(input, chosen, context, "block-tuning"),
+});
