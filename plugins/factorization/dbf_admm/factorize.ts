@@ -1,0 +1,300 @@
+/**
+ * One weighted matrix to binary factors, on the device from start to end.
+ *
+ * @module
+ */
+import type { Runtime, Tensor } from "../../../kernels/runtime/types.ts";
+import type { DbfFactors, SignMatrix } from "../../../pipeline/stream/stage.ts";
+import { f32ToF16Bits } from "../../../pipeline/checkpoint/half.ts";
+import { admmStepGraph, STATE } from "./admm_step.ts";
+import { packedRowBytes, packGraph, unpackGraph } from "./bits.ts";
+import { extractGraph, latentsGraph } from "./latents.ts";
+import type { Settings } from "./options.ts";
+import { randomWords } from "./random_signs.ts";
+import { errorGraph, refitGraph } from "./refit.ts";
+import { lowestPenalty, penaltiesAt } from "./schedule.ts";
+import { MOST_KEPT_ELEMENTS, openPool, type SessionPool } from "./sessions.ts";
+import { signDescentGraph } from "./sign_descent.ts";
+import { weighGraph } from "./weigh.ts";
+import type { Weighting } from "./weighting.ts";
+
+/** A matrix to factorize. */
+export interface Problem {
+  /** For errors. */
+  readonly name: string;
+  readonly rows: number;
+  readonly cols: number;
+  /** Middle dimension k ≥ 1, not limited by rows or cols. */
+  readonly rank: number;
+  /** 32 bits. */
+  readonly seed: number;
+  /** Reads W, `(rows, cols)` row-major. */
+  read(): Promise<Float32Array>;
+  readonly weighting: Weighting;
+}
+
+/** What {@linkcode factorize} reports while it runs. */
+export interface Progress {
+  readonly done: number;
+  readonly total: number;
+  readonly detail?: Readonly<Record<string, number>>;
+}
+
+/** Surroundings of {@linkcode factorize}. */
+export interface FactorizeContext {
+  readonly runtime: Runtime;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: Progress) => void;
+}
+
+type Tensors = Record<string, Tensor>;
+
+function dispose(...tensors: readonly (Tensor | undefined)[]): void {
+  for (const each of tensors) each?.[Symbol.dispose]();
+}
+
+async function scalar(tensor: Tensor): Promise<number> {
+  const data = await tensor.read() as Float32Array;
+  dispose(tensor);
+  return data[0];
+}
+
+/** Block sizes of the solves: CPUs pay for operations, GPUs for launches. */
+function blocksOf(runtime: Runtime): { readonly leaf: number; readonly block: number } {
+  return runtime.provider === "cpu" ? { leaf: 32, block: 128 } : { leaf: 128, block: 512 };
+}
+
+/** W̃ on the device, its sum of squares one per element, and the factor that was divided out. */
+async function weigh(problem: Problem, pool: SessionPool, runtime: Runtime): Promise<{ w: Tensor; factor: number }> {
+  const { name, rows, cols, weighting } = problem;
+  const session = await pool.get("weigh", () => weighGraph(rows, cols));
+  let weight: Tensor | undefined = runtime.tensor("float32", await problem.read(), [rows, cols]);
+  const row = runtime.tensor("float32", weighting.row, [rows, 1]),
+    col = runtime.tensor("float32", weighting.col, [1, cols]);
+  try {
+    const { weighted, largest, rms } = await session.run({ w: weight, row, col });
+    const factor = await scalar(largest) * await scalar(rms);
+    if (!Number.isFinite(factor)) {
+      dispose(weighted);
+      throw new RangeError(
+        `Cannot factorize "${name}": it has NaN or infinite entries. Repair the checkpoint or leave the layer dense with --keep`,
+      );
+    }
+    return { w: weighted, factor };
+  } finally {
+    dispose(weight, row, col);
+    weight = undefined;
+  }
+}
+
+/** Iterates ADMM from random signs of B; A starts at zero. */
+async function iterate(
+  problem: Problem,
+  settings: Settings,
+  w: Tensor,
+  pool: SessionPool,
+  context: FactorizeContext,
+  report: (detail?: Record<string, number>) => void,
+): Promise<Tensors> {
+  const { rows: n, cols: m, rank: k, seed } = problem;
+  const { runtime, signal } = context;
+  const unpack = await pool.get("unpackB", () => unpackGraph(k, m));
+  const words = randomWords(seed, k * Math.ceil(m / 32));
+  const bits = runtime.tensor("uint8", new Uint8Array(words.buffer), [k, packedRowBytes(m)]);
+  const { signs } = await unpack.run({ bits });
+  dispose(bits);
+  const filled = (length: number, value: number, shape: number[]) =>
+    runtime.tensor("float32", new Float32Array(length).fill(value), shape);
+  let state: Tensors = {
+    aY: filled(k * n, 0, [k, n]),
+    aU: filled(k, 0, [k, 1]),
+    aV: filled(n, 1, [1, n]),
+    bY: signs,
+    bU: filled(k, 1, [k, 1]),
+    bV: filled(m, 1, [1, m]),
+  };
+  const step = await pool.get(
+    "step",
+    () =>
+      admmStepGraph({
+        rows: n,
+        cols: m,
+        rank: k,
+        innerSteps: settings.innerSteps,
+        powerIterations: 2,
+        bounds: { lowest: lowestPenalty(settings), diagonal: 1 + settings.ridgeStart + 1, ...blocksOf(runtime) },
+      }),
+  );
+  try {
+    for (let t = 0; t < settings.iterations; t++) {
+      signal?.throwIfAborted();
+      const { rho, ridge } = penaltiesAt(t, settings);
+      const rhoTensor = filled(1, rho, []), ridgeTensor = filled(1, ridge, []);
+      const next = await step.run({ w, rho: rhoTensor, ridge: ridgeTensor, ...state });
+      dispose(rhoTensor, ridgeTensor, ...Object.values(state));
+      state = Object.fromEntries(STATE.map((name) => [name, next[`${name}_next`]]));
+      report();
+    }
+    return state;
+  } catch (error) {
+    dispose(...Object.values(state));
+    throw error;
+  }
+}
+
+/** Refits scales and flips signs until a sweep gains little. `f` is replaced as it goes. */
+async function polish(
+  problem: Problem,
+  settings: Settings,
+  w: Tensor,
+  f: Tensors,
+  pool: SessionPool,
+  context: FactorizeContext,
+  report: (detail?: Record<string, number>) => void,
+): Promise<number> {
+  const { rows: n, cols: m, rank: k } = problem;
+  const { runtime, signal } = context;
+  const measure = async () => {
+    const session = await pool.get("error", () => errorGraph(n, m, k));
+    return scalar((await session.run({ w, ...f })).error);
+  };
+  const refit = async () => {
+    const session = await pool.get("refit", () => refitGraph(n, m, k, blocksOf(runtime)));
+    const next = await session.run({ w, ...f });
+    dispose(f.a, f.mid, f.b);
+    [f.a, f.mid, f.b] = [next.a_next, next.mid_next, next.b_next];
+  };
+  const descend = async (side: "A" | "B") => {
+    const session = await pool.get(`descend${side}`, () => signDescentGraph(n, m, k, side));
+    const flat = (tensor: Tensor, length: number) => reshaped(runtime, tensor, [1, length]);
+    const own = side === "A" ? "a" : "b", other = side === "A" ? "b" : "a";
+    const fixedScale = other === "a" ? await flat(f.a, n) : f.b, scale = own === "a" ? await flat(f.a, n) : f.b;
+    const next = await session.run({
+      w,
+      fixed: side === "A" ? f.B : f.A,
+      fixedScale,
+      mid: f.mid,
+      signs: f[side],
+      scale,
+    });
+    if (other === "a") dispose(fixedScale);
+    if (own === "a") dispose(scale);
+    dispose(f[side], f[own]);
+    f[side] = next.signs_next;
+    if (own === "a") {
+      f.a = await reshaped(runtime, next.scale_next, [n, 1]);
+      dispose(next.scale_next);
+    } else f.b = next.scale_next;
+  };
+  let error = await measure();
+  report({ errorAfterAdmm: error });
+  for (let round = 0; round < settings.refits; round++) await refit();
+  if (settings.refits > 0) report({ errorAfterRefit: error = await measure() });
+  for (let sweep = 0; sweep < settings.sweeps; sweep++) {
+    signal?.throwIfAborted();
+    await descend("B");
+    await descend("A");
+    await refit();
+    const before = error;
+    report({ [`errorAfterSweep${sweep + 1}`]: error = await measure() });
+    if (before - error <= settings.tolerance * before) break;
+  }
+  return error;
+}
+
+/** The same elements under another shape (vectors only: they pass through JavaScript). */
+async function reshaped(runtime: Runtime, tensor: Tensor, shape: readonly number[]): Promise<Tensor> {
+  return runtime.tensor("float32", await tensor.read(), shape);
+}
+
+async function packSigns(
+  signs: Tensor,
+  rows: number,
+  cols: number,
+  transposed: boolean,
+  pool: SessionPool,
+): Promise<SignMatrix> {
+  const session = await pool.get(`pack${transposed}`, () => packGraph(rows, cols, transposed));
+  const { bits } = await session.run({ signs });
+  const bytes = await bits.read() as Uint8Array;
+  dispose(bits);
+  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  return { rows, cols, words: new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 4) };
+}
+
+async function readLatents(
+  feeds: Tensors,
+  k: number,
+  p: number,
+  transposed: boolean,
+  pool: SessionPool,
+): Promise<Uint16Array> {
+  const session = await pool.get(`latents${transposed}`, () => latentsGraph(k, p, transposed));
+  const { latents } = await session.run(feeds);
+  const data = await latents.read() as Float32Array;
+  dispose(latents);
+  return f32ToF16Bits(data);
+}
+
+/** Undoes weighting and normalization, and spreads the overall magnitude evenly over the three scales. */
+function finishScales(a: Float32Array, mid: Float32Array, b: Float32Array, factor: number, weighting: Weighting) {
+  const wide = [
+    Float64Array.from(a, (value, i) => value / weighting.row[i]),
+    Float64Array.from(mid),
+    Float64Array.from(b, (value, j) => value / weighting.col[j]),
+  ];
+  const means = wide.map((scale) => scale.reduce((sum, value) => sum + Math.abs(value), 0) / scale.length);
+  const total = factor * means[0] * means[1] * means[2];
+  const target = Math.cbrt(total);
+  return wide.map((scale, index) =>
+    Float32Array.from(scale, (value) => total > 0 ? value * (target / means[index]) : 0)
+  );
+}
+
+/**
+ * Minimizes ‖D_o^½ (W − diag(a)·A·diag(mid)·B·diag(b)) D_i^½‖² over signs and scales: ADMM, exact scale refit, sign
+ * coordinate descent.
+ *
+ * @throws {RangeError} when W has NaN or infinite entries.
+ */
+export async function factorize(problem: Problem, settings: Settings, context: FactorizeContext): Promise<DbfFactors> {
+  const { rows: n, cols: m, rank: k } = problem;
+  const shared = n * m <= MOST_KEPT_ELEMENTS;
+  const prefix = `dbf-admm ${n}x${m} k=${k} ${JSON.stringify(settings)}`;
+  await using pool = openPool(context.runtime, prefix, shared);
+  const total = settings.iterations + settings.sweeps + 2;
+  let done = 0;
+  const report = (detail?: Record<string, number>) =>
+    context.onProgress?.({ done: Math.min(++done, total), total, ...(detail && { detail }) });
+
+  const { w, factor } = await weigh(problem, pool, context.runtime);
+  let state: Tensors = {}, f: Tensors = {};
+  try {
+    state = await iterate(problem, settings, w, pool, context, report);
+    const { aY, aV, bY, bU, bV } = state;
+    const extract = await pool.get("extract", () => extractGraph(n, m, k));
+    f = await extract.run({ aY, aV, bY, bU, bV });
+    if (!settings.latents) dispose(...Object.values(state));
+    const weightedError = await polish(problem, settings, w, f, pool, context, report);
+    const read = async (tensor: Tensor) => await tensor.read() as Float32Array;
+    const [a, mid, b] = finishScales(await read(f.a), await read(f.mid), await read(f.b), factor, problem.weighting);
+    return {
+      kind: "dbf",
+      rank: k,
+      A: await packSigns(f.A, n, k, true, pool),
+      B: await packSigns(f.B, k, m, false, pool),
+      a,
+      mid,
+      b,
+      weightedError,
+      ...(settings.latents && {
+        latents: {
+          A: await readLatents({ y: aY, signs: f.A, u: state.aU, v: aV }, k, n, true, pool),
+          B: await readLatents({ y: bY, signs: f.B, u: bU, v: bV }, k, m, false, pool),
+        },
+      }),
+    };
+  } finally {
+    dispose(w, ...Object.values(state), ...Object.values(f));
+  }
+}

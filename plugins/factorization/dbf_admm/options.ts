@@ -1,0 +1,81 @@
+/**
+ * Options of the factorization and what each preset of effort means.
+ *
+ * @module
+ */
+import * as v from "valibot";
+
+const count = (most: number) => v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(most)));
+const fraction = v.optional(v.pipe(v.number(), v.finite(), v.gtValue(0)));
+
+/** What users may set; what they leave out comes from the preset of `effort`. */
+export const dbfAdmmOptions = v.strictObject({
+  /** How long to search: `fast` for trials, `balanced` (default) near the reference's error, `best` below it. */
+  effort: v.optional(v.picklist(["fast", "balanced", "best"]), "balanced"),
+  /** Outer steps of ADMM; each solves for A and then for B. */
+  iterations: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(100_000))),
+  /** Inner steps of each half step. */
+  innerSteps: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(16))),
+  /** Ridge on the Gram matrix in the first outer step, in means of its diagonal. */
+  ridgeStart: fraction,
+  /** Ridge in the last outer step. */
+  ridgeEnd: fraction,
+  /** Penalty ρ of the first inner step in the first outer step; it rises to 1. */
+  rhoStart: fraction,
+  /** Power of that rise. */
+  rhoPower: fraction,
+  /** Sweeps of sign coordinate descent over both factors afterwards. */
+  sweeps: count(1000),
+  /** Rounds of the exact scale refit before the first sweep; one more follows every sweep. */
+  refits: count(100),
+  /** Stop descending when a sweep lowers the weighted error by less than this share of it. */
+  tolerance: v.optional(v.pipe(v.number(), v.finite(), v.minValue(0))),
+  /** Keep the continuous iterate for sign tuning. */
+  latents: v.optional(v.boolean(), true),
+});
+
+/** Options after parsing. */
+export type DbfAdmmOptions = v.InferOutput<typeof dbfAdmmOptions>;
+
+/** All numbers of one factorization. */
+export interface Settings {
+  readonly iterations: number;
+  readonly innerSteps: number;
+  readonly ridgeStart: number;
+  readonly ridgeEnd: number;
+  readonly rhoStart: number;
+  readonly rhoPower: number;
+  readonly sweeps: number;
+  readonly refits: number;
+  readonly tolerance: number;
+  readonly latents: boolean;
+}
+
+/** The best of 240 random schedules over six real matrices (README.md). */
+const SCHEDULE = { ridgeStart: 0.4, ridgeEnd: 0.003, rhoStart: 0.02, rhoPower: 3 };
+
+/** Presets; measured trade-offs are in plugins/factorization/README.md. */
+export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "latents">>> = {
+  fast: { iterations: 40, innerSteps: 2, ...SCHEDULE, sweeps: 2, refits: 2, tolerance: 1e-3 },
+  balanced: { iterations: 120, innerSteps: 2, ...SCHEDULE, sweeps: 3, refits: 2, tolerance: 3e-4 },
+  best: { iterations: 400, innerSteps: 2, ...SCHEDULE, sweeps: 6, refits: 2, tolerance: 1e-4 },
+};
+
+/**
+ * Fills in what `options` leaves open from its preset.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import * as v from "valibot";
+ * import { dbfAdmmOptions, settingsOf } from "./options.ts";
+ *
+ * const settings = settingsOf(v.parse(dbfAdmmOptions, { effort: "fast", sweeps: 7 }));
+ * assertEquals(settings.sweeps, 7);
+ * ```
+ */
+export function settingsOf(options: DbfAdmmOptions): Settings {
+  const { effort, ...given } = options;
+  const explicit = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  return { ...PRESETS[effort], latents: options.latents, ...explicit };
+}

@@ -1,0 +1,31 @@
+/**
+ * How penalties move over the outer steps.
+ *
+ * @module
+ */
+import type { Settings } from "./options.ts";
+
+/** Scalars of one outer step. */
+export interface Penalties {
+  /** ρ of the first inner step; later ones use 1. */
+  readonly rho: number;
+  /** Ridge on the Gram matrix, whose diagonal is one. */
+  readonly ridge: number;
+}
+
+/** Penalties of outer step `t` of `settings.iterations`: both ends are reached three steps before the last. */
+export function penaltiesAt(t: number, settings: Settings): Penalties {
+  const { iterations, rhoStart, rhoPower, ridgeStart, ridgeEnd } = settings;
+  const f = Math.min(1, t / Math.max(1, iterations - 3));
+  return { rho: rhoStart + (1 - rhoStart) * f ** rhoPower, ridge: ridgeStart + (ridgeEnd - ridgeStart) * f };
+}
+
+/** Least ρ + ridge of all steps: below every eigenvalue that is inverted. */
+export function lowestPenalty(settings: Settings): number {
+  let lowest = Infinity;
+  for (let t = 0; t < settings.iterations; t++) {
+    const { rho, ridge } = penaltiesAt(t, settings);
+    lowest = Math.min(lowest, rho + ridge, 1 + ridge);
+  }
+  return lowest;
+}

@@ -1,0 +1,56 @@
+/**
+ * Loaded graphs, shared by layers of one shape.
+ *
+ * @module
+ */
+import type { Runtime, Session, SessionOptions } from "../../../kernels/runtime/types.ts";
+import type { Graph } from "../../../pipeline/graph/types.ts";
+import { encodeModel } from "../../../pipeline/graph/encode.ts";
+
+/** Sessions kept per runtime: a model has few distinct layer shapes, seven or eight graphs each. */
+const MOST_KEPT = 64;
+/** Layers above this many elements free their sessions, whose arenas would hold gigabytes between layers. */
+export const MOST_KEPT_ELEMENTS = 2 ** 23;
+
+const pools = new WeakMap<Runtime, Map<string, Promise<Session>>>();
+
+/** Loads graphs on demand; disposing ends those that are not shared. */
+export interface SessionPool extends AsyncDisposable {
+  /** The session of the graph that `build` makes; `key` names it among graphs of the same pool. */
+  get(key: string, build: () => Graph, options?: SessionOptions): Promise<Session>;
+}
+
+/**
+ * A pool for one layer.
+ *
+ * @param prefix Distinguishes shapes and settings, e.g. `"4096x4096k2048"`.
+ * @param shared Whether sessions outlive the layer, for others of the same prefix.
+ */
+export function openPool(runtime: Runtime, prefix: string, shared: boolean): SessionPool {
+  const kept = pools.get(runtime) ?? new Map<string, Promise<Session>>();
+  pools.set(runtime, kept);
+  const own = new Map<string, Promise<Session>>();
+  const sessions = shared ? kept : own;
+  return {
+    get(key, build, options = {}) {
+      const full = `${prefix}/${key}`;
+      let session = sessions.get(full);
+      if (session === undefined) {
+        session = runtime.load(encodeModel(build()), { name: full, ...options });
+        session.catch(() => sessions.delete(full));
+      } else sessions.delete(full);
+      sessions.set(full, session);
+      while (sessions.size > MOST_KEPT) {
+        const [oldest, evicted] = sessions.entries().next().value!;
+        sessions.delete(oldest);
+        evicted.then((each) => each[Symbol.asyncDispose](), () => {});
+      }
+      return session;
+    },
+    async [Symbol.asyncDispose]() {
+      const ended = await Promise.allSettled(own.values());
+      own.clear();
+      for (const each of ended) if (each.status === "fulfilled") await each.value[Symbol.asyncDispose]();
+    },
+  };
+}

@@ -1,0 +1,87 @@
+/**
+ * Coordinate descent on the signs of one factor, scales and the other factor fixed.
+ *
+ * @module
+ */
+import type { Graph, Value } from "../../../pipeline/graph/types.ts";
+import { createGraph } from "../../../pipeline/graph/graph.ts";
+import {
+  abs,
+  add,
+  gather,
+  gemm,
+  greaterOrEqual,
+  int64,
+  loop,
+  mul,
+  neg,
+  pad,
+  range,
+  reshape,
+  scan,
+  scatterND,
+  slice,
+  sub,
+  where,
+} from "../../../pipeline/graph/ops.ts";
+import { signOf } from "./svid.ts";
+
+/** Rows whose effect on later rows is one product; inside a panel rows follow one another. */
+const PANEL = 32;
+
+/**
+ * One sweep: for i = 1..k, B_i ← sign(C_i − Σ_{j≠i} G_ij B_j) for all columns at once, G = PPᵀ, C = P·W̃ (or P·W̃ᵀ).
+ * Works on B ⊙ b, whose signs may absorb b's: the product stays the same and b comes back ≥ 0. Never raises the error.
+ *
+ * Inputs: `w` `(n, m)`; `fixed` the other factor's signs, `(k, q)`; `fixedScale` `(1, q)`; `mid` `(k, 1)`;
+ * `signs` `(k, p)`; `scale` `(1, p)`. With `side` `"B"` q = n, p = m; with `"A"` the other way round.
+ * Outputs: `signs_next` `(k, p)`, `scale_next` `(1, p)` = |scale|.
+ */
+export function signDescentGraph(n: number, m: number, k: number, side: "A" | "B"): Graph {
+  const g = createGraph("sign_descent");
+  const p = side === "B" ? m : n, q = side === "B" ? n : m;
+  const w = g.input("w", "float32", [n, m]);
+  const fixed = g.input("fixed", "float32", [k, q]), fixedScale = g.input("fixedScale", "float32", [1, q]);
+  const mid = g.input("mid", "float32", [k, 1]);
+  const signs = g.input("signs", "float32", [k, p]), scale = g.input("scale", "float32", [1, p]);
+  const size = Math.ceil(k / PANEL) * PANEL;
+  const padded = (x: Value, cols = 0) => size === k ? x : pad(g, x, [0, 0, size - k, cols]);
+
+  const f = mul(g, mul(g, fixed, fixedScale), mid);
+  const gram = padded(gemm(g, f, f, { transB: true }), size - k);
+  const cross = padded(gemm(g, f, w, { transB: side === "A" }));
+  const magnitude = reshape(g, abs(g, scale), [p]);
+  const start = padded(mul(g, signs, scale));
+
+  const body = createGraph("panel", { outer: g });
+  const index = body.input("panel_index", "int64", []);
+  body.input("panel_go", "bool", []);
+  const state = body.input("panel_state", "float32", [size, p]);
+  const rows = add(body, range(body, int64(body, 0), int64(body, PANEL), int64(body, 1)), mul(body, index, PANEL));
+  const gramRows = gather(body, gram, rows), old = gather(body, state, rows);
+  const residual = sub(body, gemm(body, gramRows, state), gather(body, cross, rows)); // G·B̃ − C of the panel's rows
+  const block = gather(body, gramRows, rows, 1);
+
+  const step = createGraph("row", { outer: body });
+  const r = step.input("row_residual", "float32", [PANEL, p]);
+  const row = step.input("row_index", "int64", []);
+  const weight = step.input("row_gram", "float32", [PANEL]);
+  const before = step.input("row_before", "float32", [p]);
+  const pull = sub(step, mul(step, before, gather(step, weight, row)), gather(step, r, row));
+  const after = where(step, greaterOrEqual(step, pull, 0), magnitude, neg(step, magnitude));
+  const change = mul(step, reshape(step, weight, [PANEL, 1]), sub(step, after, before));
+  step.output("row_residual_next", add(step, r, change));
+  step.output("row_after", after);
+  const [, updated] = scan(body, [residual], [
+    range(body, int64(body, 0), int64(body, PANEL), int64(body, 1)),
+    block,
+    old,
+  ], step);
+
+  body.output("panel_go_on", body.constant(Uint8Array.of(1), [], "bool"));
+  body.output("panel_state_next", scatterND(body, state, reshape(body, rows, [PANEL, 1]), updated));
+  const [end] = loop(g, int64(g, size / PANEL), [start], body);
+  g.output("signs_next", signOf(g, size === k ? end : slice(g, end, 0, 0, k)));
+  g.output("scale_next", abs(g, scale));
+  return g;
+}

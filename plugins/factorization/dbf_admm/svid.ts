@@ -1,0 +1,49 @@
+/**
+ * Sign-value-independent decomposition: X ≈ sign(X) ⊙ u·vᵀ with u·vᵀ the best rank-one fit of |X| (arXiv 2402.11295, section 3.2).
+ *
+ * @module
+ */
+import type { Graph, Value } from "../../../pipeline/graph/types.ts";
+import { abs, add, div, gemm, greaterOrEqual, mul, reduceSumSquare, sqrt, where } from "../../../pipeline/graph/ops.ts";
+
+/** Keeps quotients of all-zero matrices finite. */
+const TINY = 1e-30;
+
+/** Row and column magnitudes of a matrix: `|X| ≈ u·v`, ‖v‖ = 1. */
+export interface RankOne {
+  /** `(rows, 1)`. */
+  readonly u: Value;
+  /** `(1, cols)`, unit length. */
+  readonly v: Value;
+}
+
+/** +1 where `x ≥ 0`, −1 elsewhere. */
+export function signOf(g: Graph, x: Value): Value {
+  return where(g, greaterOrEqual(g, x, 0), 1, -1);
+}
+
+/** `x` `(1, n)` over its length. */
+export function unit(g: Graph, x: Value): Value {
+  return div(g, x, add(g, sqrt(g, reduceSumSquare(g, x)), TINY));
+}
+
+/**
+ * Power iteration on `|x|`, started from `v`: v ← |X|ᵀ|X|v / ‖·‖, then u = |X|v.
+ *
+ * @param x `(rows, cols)`.
+ * @param v `(1, cols)`, positive.
+ */
+export function rankOne(g: Graph, x: Value, v: Value, iterations: number): RankOne {
+  const magnitude = abs(g, x);
+  let u = gemm(g, magnitude, v, { transB: true });
+  for (let i = 0; i < iterations; i++) {
+    v = unit(g, gemm(g, u, magnitude, { transA: true }));
+    u = gemm(g, magnitude, v, { transB: true });
+  }
+  return { u, v };
+}
+
+/** `sign(x) ⊙ u·v`. */
+export function signed(g: Graph, x: Value, { u, v }: RankOne): Value {
+  return mul(g, mul(g, signOf(g, x), u), v);
+}
