@@ -13,11 +13,11 @@ import { type ArtefactWriter, openArtefactWriter } from "./artefact/writer.ts";
 import { openCheckpoint } from "./checkpoint/open.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import { loadCalibration } from "./compress_calibration.ts";
-import { exportTarget } from "./compress_export.ts";
 import { makeFingerprint } from "./compress_fingerprint.ts";
 import { layerPeakBytes, type LayerRun, runDistillation, runLayers } from "./compress_layers.ts";
 import { type CompressReport, summarize } from "./compress_report.ts";
 import { decodeImportance, encodeImportance } from "./compress_state.ts";
+import { exportModel } from "./export/export_model.ts";
 import { describeCheckpoint } from "./model/check.ts";
 import { type Inventory, inventory } from "./plan/inventory.ts";
 import { bitsForSize } from "./plan/sizes.ts";
@@ -275,6 +275,13 @@ async function copyDense(
   }
 }
 
+/** Removes what killed exports left beside their place. */
+async function removeUnfinished(out: string, target: string): Promise<void> {
+  for await (const { name, isDirectory } of Deno.readDir(out)) {
+    if (isDirectory && name.startsWith(`${target}.tmp-`)) await Deno.remove(join(out, name), { recursive: true });
+  }
+}
+
 /** Exports the finished artefact to OUT/<target>, unless an earlier run did. */
 async function exportOnce(parts: {
   readonly recipe: Recipe;
@@ -289,8 +296,20 @@ async function exportOnce(parts: {
   const directory = join(out, name);
   const present = await Deno.stat(directory).then(({ isDirectory }) => isDirectory, () => false);
   if (writer.exports.has(name) && present) return directory;
+  await removeUnfinished(out, name);
   using source = await openArtefact(out);
-  await exportTarget({ source, model, target, directory, dtype: recipe.dtype, context, replace: true });
+  await exportModel({
+    source,
+    model,
+    target: target.stage,
+    options: target.options,
+    directory,
+    dtype: recipe.dtype,
+    overwrite: true,
+    runtime: context.runtime,
+    signal: context.signal,
+    onEvent: context.emit,
+  });
   await writer.recordExport(name, name);
   return directory;
 }

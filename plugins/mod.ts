@@ -5,12 +5,24 @@
  */
 import type { AnyStage } from "../pipeline/recipe/plugin_loader.ts";
 import { uniformAllocation } from "./allocation/uniform.ts";
+import { logitDistillation } from "./distillation/logits.ts";
+import { dbfAdmm } from "./factorization/dbf_admm/stage.ts";
+import { activationImportance } from "./importance/activation.ts";
+import { fisherDiagonalImportance } from "./importance/fisher_diagonal.ts";
 import { noImportance } from "./importance/none.ts";
 import { bits32 } from "./packing/bits32.ts";
+import { blockTuning } from "./reconstruction/block_tuning.ts";
+import { onnxTarget } from "./target/onnx/stage.ts";
 
 /** Built-in stages; recipes name them, plugins may not take their names. */
 export const builtinStages: readonly AnyStage[] = [
   noImportance,
+  activationImportance,
+  fisherDiagonalImportance,
   uniformAllocation,
+  dbfAdmm,
+  blockTuning,
   bits32,
+  logitDistillation,
+  onnxTarget,
 ];

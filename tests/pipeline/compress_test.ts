@@ -65,7 +65,7 @@ Deno.test("compress() writes an artefact that opens, with packed layers and dens
     assert(artefact.companions.some((path) => path.endsWith("/tokenizer.json")));
     await assertRejects(() => artefact.layer(model.embedding), TypeError, "dense");
     await assertRejects(() => artefact.readRows(weight, 0, 1), TypeError, "dbf");
-    assertStringIncludes(await Deno.readTextFile(`${out}/listing/entries.txt`), `${weight} dbf ${rows},${cols}`);
+    assertStringIncludes(await Deno.readTextFile(`${out}/listing/entries.onnx`), `${weight} dbf ${rows},${cols}`);
     assertEquals([...Deno.readDirSync(out)].map(({ name }) => name).filter((name) => /lock|work|tmp/.test(name)), []);
   }));
 

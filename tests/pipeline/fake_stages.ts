@@ -78,8 +78,8 @@ export const fakeTarget = defineStage({
   estimate: () => ({ peakBytes: 0 }),
   async run({ source, directory, dtype }) {
     const lines = [...source.entries.values()].map(({ name, kind, shape }) => `${name} ${kind} ${shape}`);
-    await Deno.writeTextFile(`${directory}/entries.txt`, [dtype, ...lines].join("\n"));
-    return { files: ["entries.txt"] };
+    await Deno.writeTextFile(`${directory}/entries.onnx`, [dtype, ...lines].join("\n"));
+    return { files: ["entries.onnx"] };
   },
 });
 
