@@ -11,9 +11,9 @@ const PANEL_ELEMENTS = 1 << 18;
 
 /**
  * Bytes of the part of a transposed matrix that is held. A larger one is read in several passes: the largest matrix of a
- * 70B model (8192×28672) in f32 takes four, those of 7B models one.
+ * 70B model (8192×28672) in f16 takes four, those of 7B models one.
  */
-const STRIP_BYTES = 256 << 20;
+const STRIP_BYTES = 128 << 20;
 
 /** Largest finite half-precision number. */
 const MOST_HALF = 65504;
@@ -90,9 +90,10 @@ export function transposedSource(tensor: DenseTensor, dtype: DenseType, stripByt
   return {
     byteLength: rows * cols * elementBytes,
     async *chunks() {
+      // One buffer for all strips: a chunk is the writer's until it asks for the next.
+      const strip = dtype === "float32" ? new Float32Array(width * rows) : new Uint16Array(width * rows);
       for (let from = 0; from < cols; from += width) {
         const to = Math.min(cols, from + width);
-        const strip = dtype === "float32" ? new Float32Array((to - from) * rows) : new Uint16Array((to - from) * rows);
         for await (const { start, end, values } of panels(tensor)) {
           const panel = convert(values, dtype, tensor.name);
           const height = end - start;
@@ -101,7 +102,7 @@ export function transposedSource(tensor: DenseTensor, dtype: DenseType, stripByt
             for (let row = 0, at = col; row < height; row++, at += cols) strip[base + row] = panel[at];
           }
         }
-        yield bytesOf(strip);
+        yield bytesOf(strip.subarray(0, (to - from) * rows));
       }
     },
   };

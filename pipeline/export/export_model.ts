@@ -3,18 +3,13 @@
  *
  * @module
  */
-import { basename, dirname, join } from "node:path";
+import * as v from "valibot";
+import type { Runtime } from "../../kernels/runtime/types.ts";
 import type { ArtefactReader } from "../artefact/types.ts";
-import { syncDirectory } from "../artefact/durable.ts";
 import type { ModelDescription } from "../model/types.ts";
 import type { DbfEvent } from "../stream/events.ts";
 import type { OptionsSchema, Stage, StageContext } from "../stream/stage.ts";
-import type { Runtime } from "../../kernels/runtime/types.ts";
-import * as v from "valibot";
-import { modelCard } from "./model_card.ts";
-
-/** File that marks a directory as an export, so that it may be replaced by another. */
-export const EXPORT_CARD = "README.md";
+import { type ExportResult, writeExport } from "./write_export.ts";
 
 /** What to export. */
 export interface ExportOptions<S extends OptionsSchema = OptionsSchema> {
@@ -35,53 +30,6 @@ export interface ExportOptions<S extends OptionsSchema = OptionsSchema> {
   readonly onEvent?: (event: DbfEvent) => void;
   /** For targets that compute; the built-in ones do not. */
   readonly runtime?: Runtime;
-}
-
-/** What was exported. */
-export interface ExportResult {
-  readonly directory: string;
-  readonly files: readonly { readonly name: string; readonly bytes: number }[];
-}
-
-async function namesIn(directory: string): Promise<string[] | undefined> {
-  try {
-    const names: string[] = [];
-    for await (const { name } of Deno.readDir(directory)) names.push(name);
-    return names;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
-}
-
-/** Refuses to write over what is no export. */
-async function checkPlace(directory: string, overwrite: boolean): Promise<void> {
-  const names = await namesIn(directory);
-  if (names === undefined || names.length === 0) return;
-  const isExport = names.includes(EXPORT_CARD) && names.some((name) => name.endsWith(".onnx"));
-  if (!isExport || !overwrite) {
-    throw new Deno.errors.AlreadyExists(
-      `Cannot export to ${directory}: it holds ${names.length} files, ${names.slice(0, 3).join(", ")} among them; ` +
-        (isExport ? "remove it or ask to overwrite it" : "choose another directory"),
-    );
-  }
-}
-
-/** Puts the finished directory where an older export or nothing is. */
-async function replaceDirectory(temporary: string, directory: string): Promise<void> {
-  const names = await namesIn(directory);
-  if (names === undefined) return await Deno.rename(temporary, directory);
-  const old = `${temporary}.old`;
-  await Deno.rename(directory, old);
-  await Deno.rename(temporary, directory);
-  await Deno.remove(old, { recursive: true });
-}
-
-/** config.json of what was exported: as in the source, with the number of blocks that were. */
-function exportedConfig(source: ArtefactReader, model: ModelDescription): string {
-  const config: Record<string, unknown> = { ...source.config };
-  if (typeof config.num_hidden_layers === "number") config.num_hidden_layers = model.blocks.length;
-  return `${JSON.stringify(config, null, 2)}\n`;
 }
 
 /**
@@ -108,17 +56,11 @@ function exportedConfig(source: ArtefactReader, model: ModelDescription): string
  * ```
  */
 export async function exportModel<S extends OptionsSchema>(options: ExportOptions<S>): Promise<ExportResult> {
-  const { source, model, directory, target, dtype = "f32", overwrite = false } = options;
+  const { source, model, directory, target, dtype = "f32", overwrite } = options;
   const signal = options.signal ?? new AbortController().signal;
-  signal.throwIfAborted();
   const parsed = v.parse(target.options, options.options ?? {});
-  const place = directory.replace(/(?<=.)\/+$/, "");
-  await checkPlace(place, overwrite);
-  await Deno.mkdir(dirname(place), { recursive: true });
-  const temporary = `${place}.tmp-${crypto.randomUUID().slice(0, 8)}`;
-  await Deno.mkdir(temporary);
-  try {
-    const emit = (event: DbfEvent) => options.onEvent?.(event);
+  const emit = (event: DbfEvent) => options.onEvent?.(event);
+  const run = (temporary: string) => {
     const context: StageContext = {
       get runtime(): Runtime {
         if (options.runtime !== undefined) return options.runtime;
@@ -128,25 +70,7 @@ export async function exportModel<S extends OptionsSchema>(options: ExportOption
       scratch: temporary,
       emit,
     };
-    const started = performance.now();
-    emit({ type: "stage-start", stage: `target/${target.name}`, subject: place });
-    await target.run({ source, model, directory: temporary, dtype }, parsed, context);
-    for (const companion of source.companions) await Deno.copyFile(companion, join(temporary, basename(companion)));
-    await Deno.writeTextFile(join(temporary, "config.json"), exportedConfig(source, model));
-    const files: { name: string; bytes: number }[] = [];
-    for (const name of (await namesIn(temporary) ?? []).sort()) {
-      files.push({ name, bytes: (await Deno.stat(join(temporary, name))).size });
-    }
-    const card = modelCard({ model, source, target: target.name, dtype, files });
-    await Deno.writeTextFile(join(temporary, EXPORT_CARD), card);
-    files.push({ name: EXPORT_CARD, bytes: new TextEncoder().encode(card).length });
-    signal.throwIfAborted();
-    await replaceDirectory(temporary, place);
-    await syncDirectory(dirname(place));
-    emit({ type: "stage-end", stage: `target/${target.name}`, subject: place, elapsedMs: performance.now() - started });
-    return { directory: place, files };
-  } catch (error) {
-    await Deno.remove(temporary, { recursive: true }).catch(() => undefined);
-    throw error;
-  }
+    return target.run({ source, model, directory: temporary, dtype }, parsed, context);
+  };
+  return await writeExport({ source, model, directory, target: target.name, dtype, overwrite, signal, emit, run });
 }

@@ -6,6 +6,9 @@
 import type { ArtefactReader } from "../artefact/types.ts";
 import type { ModelDescription } from "../model/types.ts";
 
+/** Ends the first line of every card: directories with it may be replaced by another export. */
+export const CARD_MARK = "exported by dbf";
+
 /** Numbers of an export that its card states. */
 export interface ExportSummary {
   readonly model: ModelDescription;
@@ -60,7 +63,7 @@ export function modelCard({ model, source, target, dtype, files }: ExportSummary
     ? "Every layer is dense; no weight was compressed."
     : `The ${bits.kinds.get("dbf")} binary linears hold ${(bits.weights / 1e6).toFixed(1)} million weights at ` +
       `${bits.bitsPerWeight.toFixed(3)} sign bits a weight (${bits.effectiveBits.toFixed(3)} with 16-bit scales).`;
-  return `# ${model.architecture} decoder, exported by dbf
+  return `# ${model.architecture} decoder, ${CARD_MARK}
 
 | | |
 |---|---|

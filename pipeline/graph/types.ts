@@ -65,7 +65,7 @@ export interface Node {
 /** An initializer whose bytes come later, as a stream, into an external-data file. */
 export interface ExternalSource {
   readonly byteLength: number;
-  /** Little-endian elements in row-major order, in chunks; called once, when the file is written. */
+  /** Little-endian elements in row-major order, in chunks; called once, when the file is written. A chunk may be reused once the next is asked for. */
   chunks(): AsyncIterable<Uint8Array>;
 }
 
