@@ -1,0 +1,125 @@
+/**
+ * Flags of `plan` and `compress`: they only build a recipe.
+ *
+ * @module
+ */
+import { basename, dirname } from "node:path";
+import { builtinStages } from "../../plugins/mod.ts";
+import { readJsonFile } from "../evaluate/json_file.ts";
+import { parseRecipe } from "../recipe/parse.ts";
+import type { Recipe } from "../recipe/schema.ts";
+import { usageError } from "./errors.ts";
+import type { FlagTable, FlagValues } from "./flags.ts";
+import { setField } from "./set_field.ts";
+
+/** A recipe with a thousand patterns has 100 kB. */
+const MAX_RECIPE_BYTES = 2 ** 20;
+
+/** Flags that choose where and with how much of the machine to compute. */
+export const COMPUTE_FLAGS: FlagTable = {
+  provider: { kind: "text", choices: ["cpu", "cuda", "webgpu"], help: "where to compute (default cpu)" },
+  threads: { kind: "integer", min: 1, help: "threads inside an operator (default one a core)" },
+};
+
+/** Flags that build a recipe. */
+export const RECIPE_FLAGS: FlagTable = {
+  bits: { kind: "number", value: "B", help: "mean sign bits per weight over the compressed layers (default 2)" },
+  size: { kind: "bytes", help: "largest exported model, e.g. 900MB, instead of --bits" },
+  calibration: {
+    kind: "text",
+    value: "FILE",
+    help: "text, .jsonl, or token ids (.json, .i32) that importance and tuning are measured on",
+  },
+  keep: { kind: "list", value: "REGEX", help: "leave layers dense whose weight name matches" },
+  blocks: { kind: "text", value: "FIRST-LAST", help: "make a model of these decoder blocks only, e.g. 0-1" },
+  dtype: { kind: "text", choices: ["f32", "f16"], help: "type of what stays dense and of activations (default f32)" },
+  effort: { kind: "text", choices: ["fast", "balanced", "best"], help: "how much work for quality (default balanced)" },
+  memory: { kind: "bytes", help: "bound of what is in flight (default 4GiB)" },
+  parallel: { kind: "integer", min: 1, help: "layers in flight at once (default 1)" },
+  seed: { kind: "integer", min: 0, help: "seed of everything random (default 0)" },
+  ...COMPUTE_FLAGS,
+  plugin: { kind: "list", value: "FILE|npm:NAME", help: "load stages of others" },
+  recipe: { kind: "text", value: "FILE", help: "JSON with the same fields as these flags; flags win" },
+  set: {
+    kind: "list",
+    value: "NAME=VALUE",
+    help: "a field of the recipe, a stage or its option: factorization.iterations=60, allocation=uniform",
+  },
+};
+
+/** Where a recipe reads and writes, from positional arguments. */
+export interface RecipePlaces {
+  readonly model?: string;
+  readonly out?: string;
+}
+
+/**
+ * Builds the recipe of a run.
+ *
+ * @throws {TypeError} naming the flag or field that is wrong.
+ */
+export async function recipeFromFlags(places: RecipePlaces, flags: FlagValues): Promise<Recipe> {
+  const file = flags.text("recipe");
+  const recipe: Record<string, unknown> = file === undefined ? {} : await readRecipe(file);
+  const put = (field: string, value: unknown) => {
+    if (value !== undefined) recipe[field] = value;
+  };
+  put("model", places.model);
+  put("out", places.out);
+  if (flags.has("bits") && flags.has("size")) {
+    throw usageError("Cannot use --bits and --size together: give one of them");
+  }
+  if (flags.has("bits")) delete recipe.size;
+  if (flags.has("size")) delete recipe.bits;
+  for (const field of ["bits", "size", "threads", "memory", "parallel", "seed"]) put(field, flags.number(field));
+  for (const field of ["dtype", "provider", "effort"]) put(field, flags.text(field));
+  if (flags.has("keep")) recipe.keep = flags.list("keep");
+  if (flags.has("plugin")) recipe.plugins = flags.list("plugin");
+  put("blocks", parseBlocks(flags.text("blocks")));
+  const calibration = flags.text("calibration");
+  if (calibration !== undefined) recipe.calibration = { ...object(recipe.calibration), source: calibration };
+  for (const setting of flags.list("set")) setField(recipe, setting);
+  if (recipe.calibration !== undefined) useCalibration(recipe);
+  const missing = recipe.model === undefined ? "MODEL" : recipe.out === undefined ? "OUT" : undefined;
+  if (missing !== undefined) throw usageError(`Cannot run without ${missing}: give it as an argument, or in --recipe`);
+  return parseRecipe(recipe, file === undefined ? "these flags" : `"${file}" with these flags`);
+}
+
+async function readRecipe(file: string): Promise<Record<string, unknown>> {
+  const recipe = await readJsonFile(dirname(file), basename(file), MAX_RECIPE_BYTES);
+  if (recipe === undefined) throw usageError(`Cannot read --recipe "${file}": there is no such file`);
+  return recipe;
+}
+
+/** `"0-1"` or `"3"` → first and last block. */
+function parseBlocks(text: string | undefined): readonly [number, number] | undefined {
+  if (text === undefined) return undefined;
+  const match = /^(\d+)(?:-(\d+))?$/.exec(text);
+  const first = Number(match?.[1]), last = Number(match?.[2] ?? match?.[1]);
+  if (match === null || last < first) {
+    throw usageError(`Cannot use "${text}" as --blocks: write the first and the last block, e.g. 0-1`);
+  }
+  return [first, last];
+}
+
+/** With calibration text, the stages that use it, unless the recipe chose its own. */
+function useCalibration(recipe: Record<string, unknown>): void {
+  const stages = { ...object(recipe.stages) };
+  const builtin = (kind: string, name?: string) =>
+    builtinStages.find((stage) => stage.kind === kind && (name === undefined || stage.name === name))?.name;
+  stages.importance ??= builtin("importance", "fisher-diagonal");
+  if (recipe.effort !== "fast") {
+    const reconstruction = builtin("reconstruction");
+    if (reconstruction !== undefined) stages.reconstruction ??= [reconstruction];
+    stages.distillation ??= builtin("distillation");
+  }
+  const uses = [stages.importance ?? "none", ...[stages.reconstruction ?? []].flat(), stages.distillation ?? "none"];
+  if (uses.every((stage) => stage === "none" || object(stage).use === "none")) {
+    throw usageError("Cannot use --calibration: no stage of this run reads it; choose one with --set importance=NAME");
+  }
+  recipe.stages = Object.fromEntries(Object.entries(stages).filter(([, stage]) => stage !== undefined));
+}
+
+function object(value: unknown): Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? value as Record<string, unknown> : {};
+}
