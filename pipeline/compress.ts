@@ -9,7 +9,7 @@ import type { Runtime } from "../kernels/runtime/types.ts";
 import { builtinStages } from "../plugins/mod.ts";
 import { contentHash } from "./artefact/content_hash.ts";
 import { openArtefact } from "./artefact/reader.ts";
-import { type ArtefactWriter, openArtefactWriter } from "./artefact/writer.ts";
+import { type ArtefactWriter, type CommitStep, openArtefactWriter } from "./artefact/writer.ts";
 import { openCheckpoint } from "./checkpoint/open.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import { loadCalibration } from "./compress_calibration.ts";
@@ -45,7 +45,7 @@ export interface CompressOptions {
   /** Directory that relative plugin specifiers start from; the current one by default. */
   readonly base?: string;
   /** Called between the steps of every commit; tests throw here to play a crash. */
-  readonly onCommitStep?: Parameters<typeof openArtefactWriter>[1]["onStep"];
+  readonly onCommitStep?: (step: CommitStep, name: string) => void;
 }
 
 /** Sign bits per weight that are used where a recipe gives neither bits nor size. */

@@ -32,8 +32,7 @@ const Name = v.pipe(v.string(), v.nonEmpty(), v.maxLength(MAX_NAME));
 const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const Dimension = v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(MAX_DIMENSION));
 
-/** A committed tensor or layer. */
-export const ManifestEntry = v.strictObject({
+const ManifestEntry = v.strictObject({
   name: Name,
   kind: v.pipe(v.string(), v.regex(/^[a-z][a-z0-9-]{0,63}$/, "must be lower case, digits and dashes")),
   shape: v.pipe(v.array(Dimension), v.maxLength(MAX_DIMENSIONS)),
@@ -50,8 +49,7 @@ export const ManifestEntry = v.strictObject({
   ),
 });
 
-/** The manifest. */
-export const Manifest = v.strictObject({
+const Manifest = v.strictObject({
   format: v.literal("dbf-artefact"),
   version: v.literal(MANIFEST_VERSION),
   /** `model_type` of the compressed model. */
@@ -67,8 +65,35 @@ export const Manifest = v.strictObject({
   entries: v.pipe(v.array(ManifestEntry), v.maxLength(MAX_ENTRIES)),
 });
 
-/** See {@linkcode Manifest}. */
-export type ManifestContent = v.InferOutput<typeof Manifest>;
+/** A committed tensor or layer as the manifest lists it. */
+export interface ManifestEntryContent {
+  /** The checkpoint's name of the weight. */
+  readonly name: string;
+  readonly kind: string;
+  readonly shape: readonly number[];
+  readonly generation: number;
+  /** Plain file name inside `layers/`. */
+  readonly file: string;
+  readonly bytes: number;
+  /** SHA-256 of the file. */
+  readonly sha256: string;
+  readonly attributes: Readonly<Record<string, string | number | boolean>>;
+}
+
+/** A checked manifest. */
+export interface ManifestContent {
+  readonly format: "dbf-artefact";
+  readonly version: 1;
+  /** `model_type` of the compressed model. */
+  readonly architecture: string;
+  /** First and last block, both included, where the run took only some. */
+  readonly blocks?: readonly [number, number];
+  /** Plain names of files beside the manifest that deployments need. */
+  readonly companions: readonly string[];
+  /** What the run's results depend on. */
+  readonly fingerprint: Readonly<Record<string, unknown>>;
+  readonly entries: readonly ManifestEntryContent[];
+}
 
 /**
  * Checks a parsed manifest.

@@ -62,47 +62,110 @@ const Calibration = v.strictObject({
 });
 
 /** Schema of a recipe; parsing fills in the defaults. */
-export const RecipeSchema = v.pipe(
+export const RecipeSchema: v.GenericSchema<unknown, Recipe> = v.pipe(
   v.strictObject({
-    /** Directory of the full-precision checkpoint. */
     model: v.pipe(v.string("must be the checkpoint's directory"), v.nonEmpty()),
-    /** Directory that receives the artefact, and the exported model in `onnx/`. */
     out: v.pipe(v.string("must be the output directory"), v.nonEmpty()),
-    /** Mean of sign bits per weight over the compressed layers. Default 2 where `size` is absent. */
     bits: v.optional(v.pipe(v.number(), v.gtValue(0, "must be above 0"), v.maxValue(16, "must be at most 16"))),
-    /** Largest exported model in bytes, instead of `bits`. */
     size: v.optional(Bytes),
     stages: v.optional(Stages, {}),
-    /** Specifiers of third-party stages: `./file.ts`, an absolute path, or `npm:name`. */
     plugins: v.optional(v.array(v.pipe(v.string(), v.nonEmpty())), []),
-    /** Regular expressions on weight names; what matches stays dense. */
     keep: v.optional(v.array(Pattern), []),
-    /** First and last block, both included; the model that is made has only these. */
     blocks: v.optional(
       v.tuple([v.pipe(v.number(), v.safeInteger(), v.minValue(0)), v.pipe(v.number(), v.safeInteger(), v.minValue(0))]),
     ),
-    /** Type of what stays dense and of activations in the exported model. */
     dtype: v.optional(v.picklist(["f32", "f16"]), "f32"),
     provider: v.optional(v.picklist(["cpu", "cuda", "webgpu"]), "cpu"),
-    /** Threads inside an operator; by default one a core. */
     threads: v.optional(Count),
-    /** The memory lease in bytes. */
     memory: v.optional(Bytes, "4GiB"),
-    /** Layer jobs in flight at once. */
     parallel: v.optional(Count, 1),
     seed: v.optional(v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(0)), 0),
-    /** Preset for stages that have an option `effort` and were not given one. */
     effort: v.optional(v.picklist(["fast", "balanced", "best"]), "balanced"),
     calibration: v.optional(Calibration),
   }),
   v.check(({ bits, size }) => bits === undefined || size === undefined, "give bits or size, not both"),
 );
 
-/** A recipe as users write it: defaults may be left out. */
-export type RecipeInput = v.InferInput<typeof RecipeSchema>;
+/** A stage and its options as chosen by a recipe. */
+export interface StageSelection {
+  /** Name of the stage. */
+  readonly use: string;
+  /** Options, parsed by the stage's own schema. */
+  readonly options: Readonly<Record<string, unknown>>;
+}
+
+/** How users write a {@linkcode StageSelection}: a bare name means default options. */
+export type StageSelectionInput = string | {
+  readonly use: string;
+  readonly options?: Readonly<Record<string, unknown>>;
+};
+
+/** A recipe as users write it: defaults may be left out. {@linkcode Recipe} documents the fields. */
+export interface RecipeInput {
+  readonly model: string;
+  readonly out: string;
+  readonly bits?: number;
+  readonly size?: number | string;
+  readonly stages?: {
+    readonly importance?: StageSelectionInput;
+    readonly allocation?: StageSelectionInput;
+    readonly factorization?: StageSelectionInput;
+    readonly reconstruction?: readonly StageSelectionInput[];
+    readonly packing?: StageSelectionInput;
+    readonly distillation?: StageSelectionInput;
+    readonly target?: StageSelectionInput;
+  };
+  readonly plugins?: readonly string[];
+  readonly keep?: readonly string[];
+  readonly blocks?: readonly [number, number];
+  readonly dtype?: "f32" | "f16";
+  readonly provider?: "cpu" | "cuda" | "webgpu";
+  readonly threads?: number;
+  readonly memory?: number | string;
+  readonly parallel?: number;
+  readonly seed?: number;
+  readonly effort?: "fast" | "balanced" | "best";
+  readonly calibration?: { readonly source: string; readonly sequences?: number; readonly length?: number };
+}
 
 /** A recipe with its defaults. */
-export type Recipe = v.InferOutput<typeof RecipeSchema>;
-
-/** A stage and its options as chosen by a recipe. */
-export type StageSelection = v.InferOutput<typeof StageChoice>;
+export interface Recipe {
+  /** Directory of the full-precision checkpoint. */
+  readonly model: string;
+  /** Directory that receives the artefact, and the exported model in a folder named like the target. */
+  readonly out: string;
+  /** Mean of sign bits per weight over the compressed layers; 2 where this and `size` are absent. */
+  readonly bits?: number;
+  /** Largest exported model in bytes, instead of `bits`. */
+  readonly size?: number;
+  /** Stages by kind; `reconstruction` runs in order for each block. */
+  readonly stages: {
+    readonly importance: StageSelection;
+    readonly allocation: StageSelection;
+    readonly factorization: StageSelection;
+    readonly reconstruction: readonly StageSelection[];
+    readonly packing: StageSelection;
+    readonly distillation?: StageSelection;
+    readonly target: StageSelection;
+  };
+  /** Specifiers of third-party stages: `./file.ts`, an absolute path, or `npm:name`. */
+  readonly plugins: readonly string[];
+  /** Regular expressions on weight names; what matches stays dense. */
+  readonly keep: readonly string[];
+  /** First and last block, both included; the model that is made has only these. */
+  readonly blocks?: readonly [number, number];
+  /** Type of what stays dense and of activations in the exported model. */
+  readonly dtype: "f32" | "f16";
+  readonly provider: "cpu" | "cuda" | "webgpu";
+  /** Threads inside an operator; one a core where absent. */
+  readonly threads?: number;
+  /** The memory lease in bytes. */
+  readonly memory: number;
+  /** Layer jobs in flight at once. */
+  readonly parallel: number;
+  readonly seed: number;
+  /** Preset for stages that have an option `effort` and were not given one. */
+  readonly effort: "fast" | "balanced" | "best";
+  /** Samples that calibrated stages see: `sequences` windows of `length` tokens from the file `source`. */
+  readonly calibration?: { readonly source: string; readonly sequences: number; readonly length: number };
+}
