@@ -72,8 +72,9 @@ export async function advanceChain(
 ): Promise<Activations> {
   const { engine, batch, signal } = options;
   const { tokens, features, windows } = input;
+  const next = engine.model.blocks.indexOf(block) + 1;
   const linears = new Map(block.linears.map(({ role }) => [role, "frozen" as const]));
-  await writeWhole(options, fileOf(options.directory, kind, block.index + 1), async (file) => {
+  await writeWhole(options, fileOf(options.directory, kind, next), async (file) => {
     for (const indices of batchesOf(windows, batch)) {
       signal?.throwIfAborted();
       const session = await engine.session(block, { kind: "forward", batch: indices.length, tokens, linears });
@@ -82,11 +83,11 @@ export async function advanceChain(
       file.write(indices[0], await readFloats(y));
     }
   });
-  return openExisting(options, kind, block.index + 1)!;
+  return openExisting(options, kind, next)!;
 }
 
 /**
- * The input of block `target` (its number of blocks: the output of the model), from its file, or computed from the nearest
+ * The input of the block at position `target` (the number of blocks: the output of the model), from its file, or computed from the nearest
  * earlier block whose file is there.
  */
 export async function openChain(

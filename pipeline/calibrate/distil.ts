@@ -130,7 +130,6 @@ export async function distilModel(
   if (calibration.length === 0) {
     throw new RangeError(`Cannot distil with ${stage} as there are 0 calibration windows: give --calibration`);
   }
-  const started = performance.now();
   const batch = Math.min(options.batch, calibration.length);
   const tokens = calibration[0].length;
   await using engine = openBlockEngine(context.runtime, model, checkpoint);
@@ -204,12 +203,5 @@ export async function distilModel(
   }
   await store.finish();
   flipped /= Math.max(1, signs);
-  context.emit({
-    type: "stage-end",
-    stage,
-    subject: model.architecture,
-    elapsedMs: performance.now() - started,
-    detail: { loss: running, flipped },
-  });
   return { loss: running, flipped };
 }

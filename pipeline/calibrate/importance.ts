@@ -145,10 +145,10 @@ async function gather(
   const count = windows.length * tokens;
   const mean = (name: string) => Float32Array.from(sums.get(name)!, (sum) => sum / count);
   const layers = new Map<string, LayerImportance>();
-  for (const block of blocks) {
+  for (const [position, block] of blocks.entries()) {
     for (const { role, weight, rows } of block.linears) {
-      const input = mean(`${block.index}/input/${role}`);
-      const output = backward ? mean(`${block.index}/output/${role}`) : new Float32Array(rows).fill(1);
+      const input = mean(`${position}/input/${role}`);
+      const output = backward ? mean(`${position}/output/${role}`) : new Float32Array(rows).fill(1);
       layers.set(weight, { input, output });
     }
   }

@@ -162,7 +162,8 @@ export async function reconstructBlock(
     throw new RangeError(`Cannot reconstruct block ${input.block} with ${stage} as there are 0 calibration windows`);
   }
   const started = performance.now();
-  const block = model.blocks[input.block];
+  const position = model.blocks.findIndex(({ index }) => index === input.block);
+  const block = model.blocks[position];
   const batch = Math.min(options.batch, calibration.length);
   await using engine = openBlockEngine(context.runtime, model, checkpoint);
   await using products = await openFactorWeights(context.runtime);
@@ -175,8 +176,8 @@ export async function reconstructBlock(
     signal: context.signal,
   };
   const committed = (each: BlockDescription) => committedWeights(engine, products, each, input.committed);
-  using full = await openChain(chain, "full", block.index, (each) => engine.weights(each));
-  using inputs = await openChain(chain, "compressed", block.index, committed);
+  using full = await openChain(chain, "full", position, (each) => engine.weights(each));
+  using inputs = await openChain(chain, "compressed", position, committed);
   const vectors = await engine.vectors(block);
   const own = await engine.weights(block);
   using targets = await advanceChain(chain, "full", block, full, { ...vectors, ...own });
@@ -219,7 +220,7 @@ export async function reconstructBlock(
   for (const [index, { role, weight, rows, cols }] of order.entries()) {
     const remaining = order.slice(index).map((linear) => linear.role);
     // Nothing to make up for before the first linear of the first block.
-    const untouched = block.index === 0 && index === 0;
+    const untouched = position === 0 && index === 0;
     await correction?.({ inputs, reference: full, frozen }, role, weights);
     if (options.retuneEpochs > 0 && !untouched) retuned = await retune(run, remaining, weights);
     const job = jobOf.get(weight) as LayerJob;
@@ -240,13 +241,9 @@ export async function reconstructBlock(
   }
   using _next = await advanceChain(chain, "compressed", block, inputs, frozen);
   disposeFeeds(frozen as Record<string, Tensor>);
-  for (const kind of ["full", "compressed"] as const) dropChain(chain, kind, block.index - 1);
-  context.emit({
-    type: "stage-end",
-    stage,
-    subject,
-    elapsedMs: performance.now() - started,
-    detail: { retuneLoss: retuned, flipped },
-  });
+  for (const kind of ["full", "compressed"] as const) dropChain(chain, kind, position - 1);
+  const seconds = (performance.now() - started) / 1000;
+  const detail = { retuneLoss: retuned, flipped, seconds };
+  context.emit({ type: "stage-progress", stage, subject, done: order.length, total: order.length, detail });
   return factors;
 }

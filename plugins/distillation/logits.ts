@@ -19,9 +19,9 @@ const options = v.strictObject({
   /** Windows a step. */
   batch: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 4),
   /** Bytes of latents, scales and moments that may stay on the device; the rest is kept in files. */
-  residentBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 2 * 2 ** 30),
+  residentBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 2 ** 30),
   /** Seconds between saves, from which an interrupted run goes on. */
-  saveSeconds: v.optional(v.pipe(v.number(), v.minValue(1)), 120),
+  saveSeconds: v.optional(v.pipe(v.number(), v.minValue(0)), 120),
   /** Order of the windows. */
   seed: v.optional(v.pipe(v.number(), v.integer()), 0),
 });

@@ -32,18 +32,11 @@ export const activationImportance: Stage<"importance", typeof options> = defineS
   estimate: ({ rows, cols }, { storeBytes }) => ({ peakBytes: storeBytes + 16 * 4 * rows * cols }),
   async run({ checkpoint, model, calibration }, { shrinkage, ...rest }, { runtime, signal, emit }) {
     await using engine = openBlockEngine(runtime, model, checkpoint);
-    const started = performance.now();
     const { layers } = await activationStatistics(engine, calibration, {
       ...rest,
       signal,
       progress: (done, total) =>
         emit({ type: "stage-progress", stage: "activation", subject: model.architecture, done, total }),
-    });
-    emit({
-      type: "stage-end",
-      stage: "activation",
-      subject: model.architecture,
-      elapsedMs: performance.now() - started,
     });
     return shrinkAll(layers, shrinkage);
   },

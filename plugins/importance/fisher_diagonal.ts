@@ -32,19 +32,11 @@ export const fisherDiagonalImportance: Stage<"importance", typeof options> = def
   estimate: ({ rows, cols }, { storeBytes }) => ({ peakBytes: storeBytes + 16 * 4 * rows * cols }),
   async run({ checkpoint, model, calibration }, { shrinkage, ...rest }, { runtime, signal, emit }) {
     await using engine = openBlockEngine(runtime, model, checkpoint);
-    const started = performance.now();
-    const { layers, loss } = await fisherDiagonal(engine, calibration, {
+    const { layers } = await fisherDiagonal(engine, calibration, {
       ...rest,
       signal,
       progress: (done, total) =>
         emit({ type: "stage-progress", stage: "fisher-diagonal", subject: model.architecture, done, total }),
-    });
-    emit({
-      type: "stage-end",
-      stage: "fisher-diagonal",
-      subject: model.architecture,
-      elapsedMs: performance.now() - started,
-      detail: { loss },
     });
     return shrinkAll(layers, shrinkage);
   },

@@ -1,0 +1,78 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import * as v from "valibot";
+import type { DbfFactors } from "../../../pipeline/stream/stage.ts";
+import { logitDistillation } from "../../../plugins/distillation/logits.ts";
+import { lossesOf, openSmallRun } from "../reconstruction/small_run.ts";
+
+type Run = Awaited<ReturnType<typeof openSmallRun>>;
+
+/** Distils and returns what was committed. */
+async function distil(run: Run, options: Record<string, unknown>) {
+  const committed = new Map<string, DbfFactors>();
+  const { model, checkpoint, jobs, importance, calibration, factors } = run;
+  const result = await logitDistillation.run(
+    {
+      model,
+      checkpoint,
+      jobs,
+      importance,
+      calibration,
+      factors: (name) => Promise.resolve(factors.get(name)!),
+      commit(name, each) {
+        committed.set(name, each);
+        return Promise.resolve();
+      },
+    },
+    v.parse(logitDistillation.options, { batch: 3, ...options }),
+    run.context,
+  );
+  return { committed, result };
+}
+
+Deno.test("logitDistillation lowers the divergence, flips signs and commits every layer", async () => {
+  await using run = await openSmallRun();
+  await run.reconstruct({ retuneEpochs: 0, batch: 3 });
+  const { committed, result } = await distil(run, { epochs: 20 });
+  const losses = lossesOf(run.events, "logits");
+  assertEquals(losses.length, 60);
+  assert(result.loss < 0.8 * losses[0], `${losses[0]} to ${result.loss}`);
+  assert(result.flipped > 0 && result.flipped < 0.5);
+  assertEquals(committed.size, 14);
+  for (const [name, each] of committed) assertEquals(each.A.words.length, run.factors.get(name)!.A.words.length);
+});
+
+Deno.test("logitDistillation gives the same factors with state in files as on the device", async () => {
+  await using run = await openSmallRun();
+  await run.reconstruct({ retuneEpochs: 0, batch: 3 });
+  const resident = await distil(run, { epochs: 2 });
+  const spilled = await distil(run, { epochs: 2, residentBytes: 0 });
+  for (const [name, each] of resident.committed) {
+    assertEquals(spilled.committed.get(name)!.A.words, each.A.words);
+    assertEquals(spilled.committed.get(name)!.mid, each.mid);
+  }
+});
+
+Deno.test("logitDistillation goes on from its saved state after an interruption", async () => {
+  await using run = await openSmallRun();
+  await run.reconstruct({ retuneEpochs: 0, batch: 3 });
+  const whole = await distil(run, { epochs: 3, saveSeconds: 0 });
+  const controller = new AbortController();
+  const interrupted: Run = {
+    ...run,
+    context: {
+      ...run.context,
+      signal: controller.signal,
+      emit: (event) => {
+        if (event.type === "stage-progress" && event.done === 5) controller.abort(new Error("stopped"));
+      },
+    },
+  };
+  await assertRejects(() => distil(interrupted, { epochs: 3, saveSeconds: 0 }), Error, "stopped");
+  run.events.length = 0;
+  const resumed = await distil(run, { epochs: 3, saveSeconds: 0 });
+  assertEquals(lossesOf(run.events, "logits").length, 4); // steps 6 to 9
+  for (const [name, each] of whole.committed) {
+    assertEquals(resumed.committed.get(name)!.A.words, each.A.words);
+    assertEquals(resumed.committed.get(name)!.b, each.b);
+  }
+});
