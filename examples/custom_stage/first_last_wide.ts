@@ -4,7 +4,7 @@
  *
  * ```sh
  * deno task dbf compress MODEL OUT --bits 1.5 --plugin ./examples/custom_stage/first_last_wide.ts \
- *   --allocation first-last-wide
+ *   --set allocation=first-last-wide
  * ```
  *
  * @module

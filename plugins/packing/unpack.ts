@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { LAYOUT_VERSION, unpackSigns } from "../../kernels/layout.ts";
-import type { DbfFactors, PackedLayer, PackedTensor } from "../../pipeline/stream/stage.ts";
+import { LAYOUT_VERSION, packedBytes, unpackSigns } from "../../kernels/layout.ts";
+import type { DbfFactors, PackedLayer, PackedTensor, SignMatrix } from "../../pipeline/stream/stage.ts";
 
 /** Largest middle dimension: far beyond 16 bits a weight of the largest layers, and small enough to multiply safely. */
 const MAX_RANK = 2 ** 24;
@@ -49,12 +49,22 @@ export function unpackFactors(name: string, shape: readonly number[], layer: Pac
     const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
     return Float32Array.from({ length }, (_, index) => view.getFloat32(4 * index, true));
   };
+  const signs = (key: string, N: number, K: number): SignMatrix => {
+    const data = tensor(key, "U8");
+    if (data.byteLength !== packedBytes(N, K)) {
+      throw new RangeError(
+        `Cannot unpack "${name}" as signs ${key} of ${N}x${K} take ${packedBytes(N, K)} bytes: ` +
+          `current value is ${data.byteLength} bytes`,
+      );
+    }
+    return unpackSigns(data, N, K);
+  };
   const { weightedError } = layer.attributes;
   return {
     kind: "dbf",
     rank,
-    A: unpackSigns(tensor("A", "U8"), rows, rank),
-    B: unpackSigns(tensor("B", "U8"), rank, cols),
+    A: signs("A", rows, rank),
+    B: signs("B", rank, cols),
     a: scales("a", rows),
     mid: scales("mid", rank),
     b: scales("b", cols),
