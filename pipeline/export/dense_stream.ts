@@ -1,5 +1,5 @@
 /**
- * Dense weights as little-endian bytes in an export's type, read by rows and never held whole.
+ * Dense weights as little-endian bytes in an export's type, read by rows.
  *
  * @module
  */
@@ -10,10 +10,10 @@ import type { ExternalSource } from "../graph/types.ts";
 const PANEL_ELEMENTS = 1 << 18;
 
 /**
- * Bytes of the part of a transposed matrix that is held. A larger one is read in several passes: the largest matrix of a
- * 70B model (8192×28672) in f16 takes four, those of 7B models one.
+ * Largest matrix that is transposed, which takes a buffer of its size. The largest of an 8B model (14336×4096 in f32) is
+ * below; those of 70B models and most heads are not, and stay as they are.
  */
-const STRIP_BYTES = 128 << 20;
+export const MOST_TRANSPOSED_BYTES = 256 << 20;
 
 /** Largest finite half-precision number. */
 const MOST_HALF = 65504;
@@ -63,47 +63,47 @@ async function* panels(tensor: DenseTensor): AsyncGenerator<{ start: number; end
  * @throws {RangeError} while it is read, when an element is too large for float16.
  */
 export function denseSource(tensor: DenseTensor, dtype: DenseType): ExternalSource {
-  const elements = tensor.shape.reduce((product, size) => product * size, 1);
   return {
-    byteLength: elements * (dtype === "float32" ? 4 : 2),
+    byteLength: denseBytes(tensor.shape, dtype),
     async *chunks() {
       for await (const { values } of panels(tensor)) yield bytesOf(convert(values, dtype, tensor.name));
     },
   };
 }
 
+/** Bytes of a tensor in the export's type. */
+export function denseBytes(shape: readonly number[], dtype: DenseType): number {
+  return shape.reduce((product, size) => product * size, dtype === "float32" ? 4 : 2);
+}
+
 /**
  * A matrix `(rows, cols)` as `(cols, rows)`, which runtimes multiply by without rearranging it when they load the model.
+ * Holds the whole result while it is written: for matrices up to {@linkcode MOST_TRANSPOSED_BYTES}.
  *
- * @param stripBytes Most bytes held; a smaller bound reads the rows more often.
- * @throws {RangeError} when the tensor is no matrix, and while it is read, when an element is too large for float16.
+ * @throws {RangeError} when the tensor is no matrix or too large, and while it is read, when an element is too large for
+ * float16.
  */
-export function transposedSource(tensor: DenseTensor, dtype: DenseType, stripBytes = STRIP_BYTES): ExternalSource {
-  const [rows, cols, more] = tensor.shape;
-  if (rows === undefined || cols === undefined || more !== undefined) {
+export function transposedSource(tensor: DenseTensor, dtype: DenseType): ExternalSource {
+  const [rows, cols, more] = tensor.shape, byteLength = denseBytes(tensor.shape, dtype);
+  if (rows === undefined || cols === undefined || more !== undefined || byteLength > MOST_TRANSPOSED_BYTES) {
     throw new RangeError(
-      `Cannot transpose "${tensor.name}" as a matrix: current shape is [${tensor.shape.join(", ")}]`,
+      `Cannot transpose "${tensor.name}" as a matrix of at most ${MOST_TRANSPOSED_BYTES} bytes: ` +
+        `current shape is [${tensor.shape.join(", ")}]`,
     );
   }
-  const elementBytes = dtype === "float32" ? 4 : 2;
-  const width = Math.min(cols, Math.max(1, Math.floor(stripBytes / (rows * elementBytes))));
   return {
-    byteLength: rows * cols * elementBytes,
+    byteLength,
     async *chunks() {
-      // One buffer for all strips: a chunk is the writer's until it asks for the next.
-      const strip = dtype === "float32" ? new Float32Array(width * rows) : new Uint16Array(width * rows);
-      for (let from = 0; from < cols; from += width) {
-        const to = Math.min(cols, from + width);
-        for await (const { start, end, values } of panels(tensor)) {
-          const panel = convert(values, dtype, tensor.name);
-          const height = end - start;
-          for (let col = from; col < to; col++) {
-            const base = (col - from) * rows + start;
-            for (let row = 0, at = col; row < height; row++, at += cols) strip[base + row] = panel[at];
-          }
+      const result = dtype === "float32" ? new Float32Array(rows * cols) : new Uint16Array(rows * cols);
+      for await (const { start, end, values } of panels(tensor)) {
+        const panel = convert(values, dtype, tensor.name);
+        const height = end - start;
+        for (let col = 0; col < cols; col++) {
+          const base = col * rows + start;
+          for (let row = 0, at = col; row < height; row++, at += cols) result[base + row] = panel[at];
         }
-        yield bytesOf(strip.subarray(0, (to - from) * rows));
       }
+      yield bytesOf(result);
     },
   };
 }

@@ -4,7 +4,13 @@
  * @module
  */
 import type { ArtefactReader } from "../../../pipeline/artefact/types.ts";
-import { type DenseTensor, transposedSource } from "../../../pipeline/export/dense_stream.ts";
+import {
+  denseBytes,
+  denseSource,
+  type DenseTensor,
+  MOST_TRANSPOSED_BYTES,
+  transposedSource,
+} from "../../../pipeline/export/dense_stream.ts";
 import { concat, gemm, int64s, matMul, reshape, shape } from "../../../pipeline/graph/ops.ts";
 import type { Graph, Value } from "../../../pipeline/graph/types.ts";
 import type { LayerBuilder } from "./layer.ts";
@@ -27,20 +33,26 @@ export function denseTensor(source: ArtefactReader, name: string, expected: read
   return { name, shape: entry.shape, readRows: (start, end) => source.readRows(name, start, end) };
 }
 
-/** `x·Wᵀ` with W stored transposed, `(cols, rows)`: one MatMul, nothing to rearrange at load. */
+/**
+ * `x·Wᵀ` with W stored transposed, `(cols, rows)`: one MatMul, nothing to rearrange at load and a third faster on prompts
+ * than Gemm with W as it is, which serves matrices too large to transpose on the way.
+ */
 export const denseLayer: LayerBuilder = (g, { linear, source, dtype }, x) => {
-  const tensor = denseTensor(source, linear.weight, [linear.rows, linear.cols]);
+  const shape = [linear.rows, linear.cols], tensor = denseTensor(source, linear.weight, shape);
+  if (denseBytes(shape, dtype) > MOST_TRANSPOSED_BYTES) {
+    return untransposedProduct(g, x, g.initializer(linear.weight, dtype, shape, denseSource(tensor, dtype)));
+  }
   const name = `${linear.weight}.transposed`;
   return matMul(g, x, g.initializer(name, dtype, [linear.cols, linear.rows], transposedSource(tensor, dtype)));
 };
 
 /**
- * `x·Wᵀ` with W as it is, for a matrix that is gathered from too: a head tied to the embedding is stored once.
+ * `x·Wᵀ` with W as it is, for large matrices, and for a head tied to the embedding: it is stored once.
  *
  * @param x `[batch, sequence, cols]`.
  * @param weight `[rows, cols]`.
  */
-export function tiedProduct(g: Graph, x: Value, weight: Value): Value {
+export function untransposedProduct(g: Graph, x: Value, weight: Value): Value {
   const [rows, cols] = weight.shape as readonly number[];
   const flat = gemm(g, reshape(g, x, [-1, cols]), weight, { transB: true });
   return reshape(g, flat, concat(g, [shape(g, x, 0, 2), int64s(g, [rows])], 0));

@@ -12,8 +12,8 @@ import { streamedWeights } from "./weights.ts";
 /** Options of the target: none. */
 export const onnxTargetOptions = v.strictObject({});
 
-/** Bytes held while external data is written: a strip of a transposed matrix, panels, and one packed layer. */
-const PEAK_BYTES = 400 << 20;
+/** Bytes held while external data is written: a transposed matrix, another not yet collected, panels, one packed layer. */
+const PEAK_BYTES = 600 << 20;
 
 /**
  * Writes `model.onnx` and `model.onnx.data`: token embedding, blocks, final norm, head; key/value cache, attention mask

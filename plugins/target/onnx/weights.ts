@@ -10,7 +10,7 @@ import type { Graph, Value } from "../../../pipeline/graph/types.ts";
 import type { DecoderWeights } from "../../../pipeline/model/decoder_graph.ts";
 import type { LinearDescription, ModelDescription } from "../../../pipeline/model/types.ts";
 import { dbfLayer } from "./dbf_layer.ts";
-import { denseLayer, denseTensor, tiedProduct } from "./dense_layer.ts";
+import { denseLayer, denseTensor, untransposedProduct } from "./dense_layer.ts";
 import type { LayerBuilder } from "./layer.ts";
 
 /** Builders of the kinds of layers that this target knows. */
@@ -60,7 +60,7 @@ export function streamedWeights(
       return gather(g, table, ids);
     },
     head(g, x) {
-      if (model.tiedHead && table !== undefined) return tiedProduct(g, x, table);
+      if (model.tiedHead && table !== undefined) return untransposedProduct(g, x, table);
       return layer(g, { role: "lm_head", weight: head, rows, cols }, x);
     },
   };
