@@ -8,6 +8,7 @@ import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { BlockDescription } from "../model/types.ts";
 import type { DbfFactors, StageContext, StageIO } from "../stream/stage.ts";
 import { type AdamW, openAdamW } from "./adamw.ts";
+import { batchWindows } from "./batch_size.ts";
 import type { BlockGraphKind, LinearTreatment } from "./block_graph.ts";
 import { type DbfRates, dbfVectors, trainedFactors, treatments } from "./block_state.ts";
 import { type ChainOptions, openChain } from "./chain.ts";
@@ -23,8 +24,8 @@ export interface DistillationOptions {
   /** Passes over the windows. */
   readonly epochs: number;
   readonly rates: DbfRates;
-  /** Windows a step. */
-  readonly batch: number;
+  /** Tokens a step, in whole windows, two at least. */
+  readonly batchTokens: number;
   /** Bytes of latents, scales and moments kept on the device; blocks beyond are kept in files. */
   readonly residentBytes: number;
   /** Seconds between saves of the state, from which an interrupted run goes on. */
@@ -127,10 +128,7 @@ export async function distilModel(
   stage: string,
 ): Promise<StageIO["distillation"]["output"]> {
   const { model, checkpoint, jobs, calibration } = input;
-  if (calibration.length === 0) {
-    throw new RangeError(`Cannot distil with ${stage} as there are 0 calibration windows: give --calibration`);
-  }
-  const batch = Math.min(options.batch, calibration.length);
+  const batch = batchWindows(options.batchTokens, calibration, stage, 2);
   const tokens = calibration[0].length;
   await using engine = openBlockEngine(context.runtime, model, checkpoint);
   const chain: ChainOptions = {

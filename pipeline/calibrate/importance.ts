@@ -7,6 +7,7 @@
 import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { LayerImportance } from "../stream/stage.ts";
 import { batchesOf } from "./activations.ts";
+import { batchWindows } from "./batch_size.ts";
 import type { BlockGraphOptions } from "./block_graph.ts";
 import { openEmbedding } from "./embedding.ts";
 import { type BlockEngine, disposeFeeds, feedsFor, readFloats } from "./engine.ts";
@@ -14,8 +15,8 @@ import { openHead } from "./head.ts";
 
 /** How importance is gathered. */
 export interface ImportanceOptions {
-  /** Windows a run. Default 8. */
-  readonly batch?: number;
+  /** Tokens a run, in whole windows. Default 2048. */
+  readonly batchTokens?: number;
   /** Bytes of stored block inputs, which decide how many windows go through at once. Default 256 MiB. */
   readonly storeBytes?: number;
   /** See {@linkcode BlockGraphOptions.clipQuantile}. Default 1. */
@@ -68,12 +69,10 @@ async function gather(
   options: ImportanceOptions,
   backward: boolean,
 ): Promise<ImportanceResult> {
-  if (windows.length === 0) {
-    throw new RangeError("Cannot gather importance as there are 0 calibration windows: give --calibration");
-  }
   const { model, runtime } = engine;
   const { blocks, hiddenSize } = model;
-  const { batch = 8, storeBytes = 256 * 2 ** 20, clipQuantile, signal } = options;
+  const { batchTokens = 2048, storeBytes = 256 * 2 ** 20, clipQuantile, signal } = options;
+  const batch = batchWindows(batchTokens, windows, "importance");
   const tokens = windows[0].length;
   const perWindow = 4 * tokens * hiddenSize * (backward ? blocks.length + 2 : 3);
   const chunk = Math.max(batch, Math.floor(storeBytes / perWindow / batch) * batch);

@@ -8,6 +8,7 @@ import type { BlockDescription } from "../model/types.ts";
 import type { DbfFactors, LayerImportance, LayerJob, StageContext, StageIO } from "../stream/stage.ts";
 import type { Activations } from "./activations.ts";
 import { type AdamW, disposeVector, openAdamW, trainedVector } from "./adamw.ts";
+import { batchWindows } from "./batch_size.ts";
 import { blockLayout, type LinearTreatment } from "./block_graph.ts";
 import { compressionOrder } from "./block_order.ts";
 import { dbfVectors, signCount, trainedFactors, treatments } from "./block_state.ts";
@@ -29,8 +30,8 @@ export interface ReconstructionOptions {
   readonly signRate: number;
   /** In means of each scale vector's magnitude. */
   readonly scaleRate: number;
-  /** Windows a step. */
-  readonly batch: number;
+  /** Tokens a step, in whole windows. */
+  readonly batchTokens: number;
   /** Keep latents for a later distillation. */
   readonly latents: boolean;
 }
@@ -49,6 +50,8 @@ interface BlockRun {
   readonly products: FactorWeights;
   readonly block: BlockDescription;
   readonly options: ReconstructionOptions;
+  /** Windows a step. */
+  readonly batch: number;
   readonly inputs: Activations;
   readonly targets: Activations;
   /** Norms, biases, the loss weights, and `weight/ROLE` of factorized or kept linears. */
@@ -75,14 +78,13 @@ async function retune(run: BlockRun, roles: readonly string[], weights: Map<stri
     roles.includes(role) ? "trained" : "frozen",
   ]));
   const { dense: segments } = blockLayout(block, linears);
-  const kind = { kind: "tune", batch: options.batch, tokens: inputs.tokens, linears } as const;
+  const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears } as const;
   const vector = trainedVector(engine.runtime, joinSegments(segments, weights), Float32Array.of(options.retuneRate));
   const { last } = await tuneBlock({
     ...run,
     session: await engine.session(block, kind),
     feeds: run.frozen,
     trained: { dense: vector },
-    batch: options.batch,
     epochs: options.retuneEpochs,
     seed: run.seed + roles.length,
     progress: (step, steps, loss) => run.report("retune", step, steps, loss),
@@ -100,10 +102,9 @@ async function tuneSigns(run: BlockRun, factors: ReadonlyMap<string, DbfFactors>
   const vectors = dbfVectors(engine.runtime, block, factors, { signs: options.signRate, scales: options.scaleRate });
   await tuneBlock({
     ...run,
-    session: await engine.session(block, { kind: "tune", batch: options.batch, tokens: inputs.tokens, linears }),
+    session: await engine.session(block, { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears }),
     feeds: run.frozen,
     trained: { ...vectors },
-    batch: options.batch,
     epochs: options.signEpochs,
     seed: run.seed + 97,
     progress: (step, steps, loss) => run.report("signs", step, steps, loss),
@@ -158,13 +159,10 @@ export async function reconstructBlock(
   correct?: (engine: BlockEngine, block: BlockDescription) => Promise<WeightCorrection>,
 ): Promise<Map<string, DbfFactors>> {
   const { model, checkpoint, jobs, importance, calibration } = input;
-  if (calibration.length === 0) {
-    throw new RangeError(`Cannot reconstruct block ${input.block} with ${stage} as there are 0 calibration windows`);
-  }
+  const batch = batchWindows(options.batchTokens, calibration, stage);
   const started = performance.now();
   const position = model.blocks.findIndex(({ index }) => index === input.block);
   const block = model.blocks[position];
-  const batch = Math.min(options.batch, calibration.length);
   await using engine = openBlockEngine(context.runtime, model, checkpoint);
   await using products = await openFactorWeights(context.runtime);
   await using optimizer = await openAdamW(context.runtime);
@@ -205,7 +203,8 @@ export async function reconstructBlock(
     optimizer,
     products,
     block,
-    options: { ...options, batch },
+    options,
+    batch,
     inputs,
     targets,
     frozen,

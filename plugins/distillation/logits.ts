@@ -10,14 +10,16 @@ import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 const rate = (otherwise: number) => v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10)), otherwise);
 
 const options = v.strictObject({
+  /** Preset of `epochs`: 3, 8 or 12. */
+  effort: v.optional(v.picklist(["fast", "balanced", "best"]), "balanced"),
   /** Passes over the calibration windows. */
-  epochs: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10_000)), 8),
+  epochs: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10_000))),
   /** Learning rate of latents, in unit scale. */
   signRate: rate(2e-2),
   /** Learning rate of scales, in means of their magnitude. */
   scaleRate: rate(1e-2),
-  /** Windows a step. */
-  batch: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 4),
+  /** Tokens a step, in whole windows, two at least. */
+  batchTokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 1024),
   /** Bytes of latents, scales and moments that may stay on the device; the rest is kept in files. */
   residentBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 2 ** 30),
   /** Seconds between saves, from which an interrupted run goes on. */
@@ -25,6 +27,9 @@ const options = v.strictObject({
   /** Order of the windows. */
   seed: v.optional(v.pipe(v.number(), v.integer()), 0),
 });
+
+/** Passes by effort. */
+const EPOCHS = { fast: 3, balanced: 8, best: 12 } as const;
 
 /**
  * Trains signs and scales of the whole compressed model by KL divergence of its next-token distribution from the
@@ -41,6 +46,6 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
   estimate: ({ rows, cols, rank }, { residentBytes }) => ({
     peakBytes: residentBytes + 12 * 4 * 4 * rank * (rows + cols),
   }),
-  run: (input, { signRate, scaleRate, ...rest }, context) =>
-    distilModel(input, { ...rest, rates: { signs: signRate, scales: scaleRate } }, context, "logits"),
+  run: (input, { effort, epochs = EPOCHS[effort], signRate, scaleRate, ...rest }, context) =>
+    distilModel(input, { ...rest, epochs, rates: { signs: signRate, scales: scaleRate } }, context, "logits"),
 });

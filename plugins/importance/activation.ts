@@ -14,8 +14,8 @@ const options = v.strictObject({
   shrinkage: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(1)), 0.2),
   /** Tokens whose norm is above this quantile of their window are scaled down to it; 1 clips none. */
   clipQuantile: v.optional(v.pipe(v.number(), v.gtValue(0), v.maxValue(1)), 0.999),
-  /** Windows a run. */
-  batch: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 4),
+  /** Tokens a run, in whole windows. */
+  batchTokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 2048),
   /** Bytes of block inputs kept while a chunk of windows goes through the model. */
   storeBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 256 * 2 ** 20),
 });

@@ -8,24 +8,31 @@ import { reconstructBlock } from "../../pipeline/calibrate/reconstruct.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 
 const rate = (otherwise: number) => v.optional(v.pipe(v.number(), v.gtValue(0), v.maxValue(10)), otherwise);
-const epochs = (otherwise: number) => v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10_000)), otherwise);
+const passes = v.pipe(v.number(), v.minValue(0), v.maxValue(10_000));
+
+const tokens = (otherwise: number) => v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), otherwise);
 
 const options = v.strictObject({
+  /** Preset of `retuneEpochs`: 1, 2 or 3. */
+  effort: v.optional(v.picklist(["fast", "balanced", "best"]), "balanced"),
   /** Passes over the calibration windows for the retuning of what is still dense, before every linear. */
-  retuneEpochs: epochs(2),
+  retuneEpochs: v.optional(passes),
   /** Learning rate of dense weights. Ten times what peers use, and worth it. */
   retuneRate: rate(1e-3),
   /** Passes for signs and scales of the whole block, once it is factorized. A distillation afterwards makes them unnecessary. */
-  signEpochs: epochs(0),
+  signEpochs: v.optional(passes, 0),
   /** Learning rate of latents, in unit scale. */
   signRate: rate(2e-2),
   /** Learning rate of scales, in means of their magnitude. */
   scaleRate: rate(3e-4),
-  /** Windows a step. */
-  batch: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 8),
+  /** Tokens a step, in whole windows. */
+  batchTokens: tokens(2048),
   /** Keep the continuous latents for a distillation. */
   latents: v.optional(v.boolean(), true),
 });
+
+/** Passes of the dense retuning by effort. */
+const RETUNE_EPOCHS = { fast: 1, balanced: 2, best: 3 } as const;
 
 /**
  * Before each linear of a block is factorized, the weights that are still dense are trained so that the block's output
@@ -42,5 +49,6 @@ export const blockTuning: Stage<"reconstruction", typeof options> = defineStage(
   options,
   // a block has about a dozen such linears; weights, gradients and two moments of each
   estimate: ({ rows, cols }) => ({ peakBytes: 12 * 4 * 4 * rows * cols }),
-  run: (input, chosen, context) => reconstructBlock(input, chosen, context, "block-tuning"),
+  run: (input, { effort, retuneEpochs = RETUNE_EPOCHS[effort], ...rest }, context) =>
+    reconstructBlock(input, { retuneEpochs, ...rest }, context, "block-tuning"),
 });

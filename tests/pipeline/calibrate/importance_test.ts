@@ -15,7 +15,7 @@ Deno.test("fisherDiagonal() matches PyTorch's sums on tiny-llama to 1e-3", async
   await using runtime = await openRuntime({ threads: 1 });
   await using engine = openBlockEngine(runtime, model, checkpoint);
   // batches of 4 and 2, and two chunks, so that sums cross both
-  const { layers, loss } = await fisherDiagonal(engine, golden.windows, { batch: 4, storeBytes: 1 });
+  const { layers, loss } = await fisherDiagonal(engine, golden.windows, { batchTokens: 4 * 48, storeBytes: 1 });
   assertAlmostEquals(loss * 6 * 47, golden.loss, 1e-3 * golden.loss);
   for (const block of model.blocks) {
     for (const { weight } of block.linears) {

@@ -23,7 +23,7 @@ async function distil(run: Run, options: Record<string, unknown>) {
         return Promise.resolve();
       },
     },
-    v.parse(logitDistillation.options, { batch: 3, ...options }),
+    v.parse(logitDistillation.options, { batchTokens: 36, ...options }),
     run.context,
   );
   return { committed, result };
@@ -31,7 +31,7 @@ async function distil(run: Run, options: Record<string, unknown>) {
 
 Deno.test("logitDistillation lowers the divergence, flips signs and commits every layer", async () => {
   await using run = await openSmallRun();
-  await run.reconstruct({ retuneEpochs: 0, batch: 3 });
+  await run.reconstruct({ retuneEpochs: 0, batchTokens: 36 });
   const { committed, result } = await distil(run, { epochs: 20 });
   const losses = lossesOf(run.events, "logits");
   assertEquals(losses.length, 60);
@@ -43,7 +43,7 @@ Deno.test("logitDistillation lowers the divergence, flips signs and commits ever
 
 Deno.test("logitDistillation gives the same factors with state in files as on the device", async () => {
   await using run = await openSmallRun();
-  await run.reconstruct({ retuneEpochs: 0, batch: 3 });
+  await run.reconstruct({ retuneEpochs: 0, batchTokens: 36 });
   const resident = await distil(run, { epochs: 2 });
   const spilled = await distil(run, { epochs: 2, residentBytes: 0 });
   for (const [name, each] of resident.committed) {
@@ -54,7 +54,7 @@ Deno.test("logitDistillation gives the same factors with state in files as on th
 
 Deno.test("logitDistillation goes on from its saved state after an interruption", async () => {
   await using run = await openSmallRun();
-  await run.reconstruct({ retuneEpochs: 0, batch: 3 });
+  await run.reconstruct({ retuneEpochs: 0, batchTokens: 36 });
   const whole = await distil(run, { epochs: 3, saveSeconds: 0 });
   const controller = new AbortController();
   const interrupted: Run = {

@@ -5,7 +5,7 @@ import { lossesOf, openSmallRun } from "./small_run.ts";
 
 Deno.test("blockTuning retunes, tunes signs, and lowers the block's loss in both", async () => {
   await using run = await openSmallRun();
-  const factors = await run.reconstruct({ retuneEpochs: 6, signEpochs: 12, batch: 3 });
+  const factors = await run.reconstruct({ retuneEpochs: 6, signEpochs: 12, batchTokens: 36 });
   assertEquals(factors.size, 14);
   for (const stage of ["block-tuning retune", "block-tuning signs"]) {
     const losses = lossesOf(run.events, stage);
@@ -25,12 +25,12 @@ Deno.test("blockTuning retunes, tunes signs, and lowers the block's loss in both
 
 Deno.test("blockTuning gives the same factors when the files between blocks are lost", async () => {
   await using whole = await openSmallRun();
-  const expected = await whole.reconstruct({ retuneEpochs: 1, batch: 3 });
+  const expected = await whole.reconstruct({ retuneEpochs: 1, batchTokens: 36 });
   await using run = await openSmallRun();
   const [first, second] = run.model.blocks;
-  await run.reconstruct({ retuneEpochs: 1, batch: 3 }, [first]);
+  await run.reconstruct({ retuneEpochs: 1, batchTokens: 36 }, [first]);
   await Deno.remove(`${run.context.scratch}/chain`, { recursive: true });
-  const again = await run.reconstruct({ retuneEpochs: 1, batch: 3 }, [second]);
+  const again = await run.reconstruct({ retuneEpochs: 1, batchTokens: 36 }, [second]);
   for (const { weight } of [...first.linears, ...second.linears]) {
     assertEquals(again.get(weight)!.A.words, expected.get(weight)!.A.words, weight);
     assertEquals(again.get(weight)!.a, expected.get(weight)!.a, weight);
