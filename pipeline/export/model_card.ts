@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { packedBytes } from "../../kernels/layout.ts";
 import type { ArtefactReader } from "../artefact/types.ts";
 import type { ModelDescription } from "../model/types.ts";
 
@@ -27,14 +28,19 @@ export interface BitSummary {
   readonly weights: number;
   /** Mean sign bits per weight, k(n+m)/(nm) over all of them together; 0 without any. */
   readonly bitsPerWeight: number;
-  /** With 16-bit scales: 16(n+k+m) more a layer. */
+  /** As stored: with scales in the export's type and the padding of packed signs. */
   readonly effectiveBits: number;
 }
 
-/** Counts kinds and bits of a model's linears. */
-export function summarizeBits(model: ModelDescription, source: Pick<ArtefactReader, "entries">): BitSummary {
+/** Counts kinds and bits of a model's linears in an export of type `dtype`. */
+export function summarizeBits(
+  model: ModelDescription,
+  source: Pick<ArtefactReader, "entries">,
+  dtype: "f32" | "f16",
+): BitSummary {
   const kinds = new Map<string, number>();
-  let weights = 0, signBits = 0, scaleBits = 0;
+  const scale = dtype === "f32" ? 32 : 16;
+  let weights = 0, signBits = 0, storedBits = 0;
   for (const { linears } of model.blocks) {
     for (const { weight, rows, cols } of linears) {
       const entry = source.entries.get(weight);
@@ -44,11 +50,11 @@ export function summarizeBits(model: ModelDescription, source: Pick<ArtefactRead
       if (kind !== "dbf" || typeof rank !== "number") continue;
       weights += rows * cols;
       signBits += rank * (rows + cols);
-      scaleBits += 16 * (rows + rank + cols);
+      storedBits += 8 * (packedBytes(rows, rank) + packedBytes(rank, cols)) + scale * (rows + rank + cols);
     }
   }
   const mean = (bits: number) => (weights === 0 ? 0 : bits / weights);
-  return { kinds, weights, bitsPerWeight: mean(signBits), effectiveBits: mean(signBits + scaleBits) };
+  return { kinds, weights, bitsPerWeight: mean(signBits), effectiveBits: mean(storedBits) };
 }
 
 function megabytes(bytes: number): string {
@@ -57,12 +63,12 @@ function megabytes(bytes: number): string {
 
 /** The card as markdown. */
 export function modelCard({ model, source, target, dtype, files }: ExportSummary): string {
-  const bits = summarizeBits(model, source);
+  const bits = summarizeBits(model, source, dtype);
   const kinds = [...bits.kinds].map(([kind, count]) => `${count} ${kind}`).join(", ");
   const binary = bits.weights === 0
     ? "Every layer is dense; no weight was compressed."
     : `The ${bits.kinds.get("dbf")} binary linears hold ${(bits.weights / 1e6).toFixed(1)} million weights at ` +
-      `${bits.bitsPerWeight.toFixed(3)} sign bits a weight (${bits.effectiveBits.toFixed(3)} with 16-bit scales).`;
+      `${bits.bitsPerWeight.toFixed(3)} sign bits a weight (${bits.effectiveBits.toFixed(3)} with scales and padding).`;
   return `# ${model.architecture} decoder, ${CARD_MARK}
 
 | | |
