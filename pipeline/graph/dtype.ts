@@ -4,6 +4,7 @@
  * @module
  */
 import type { DType, TensorData } from "../../kernels/runtime/types.ts";
+import { f32ToF16Bits } from "../checkpoint/half.ts";
 import { TensorProto_DataType } from "./onnx_pb.ts";
 
 /** Bytes of one element; 0 for strings. */
@@ -73,16 +74,6 @@ export function bytesOf(data: Exclude<TensorData, string[]>): Uint8Array {
   return new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
 }
 
-/** f32 numbers as float16 bits, rounded to nearest even. */
-export function toFloat16(values: ArrayLike<number>): Uint16Array {
-  return new Uint16Array(new Float16Array(values).buffer);
-}
-
-/** float16 bits as f32 numbers, exact. */
-export function fromFloat16(bits: Uint16Array): Float32Array {
-  return new Float32Array(new Float16Array(bits.buffer as ArrayBuffer, bits.byteOffset, bits.length));
-}
-
 /**
  * Numbers as the array that holds elements of `dtype`.
  *
@@ -96,7 +87,7 @@ export function arrayOf(dtype: DType, values: readonly number[]): TensorData {
     case "float64":
       return Float64Array.from(values);
     case "float16":
-      return toFloat16(values);
+      return f32ToF16Bits(Float32Array.from(values));
     case "int64":
       return BigInt64Array.from(values, (value) => BigInt(value));
     case "uint64":

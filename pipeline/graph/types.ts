@@ -11,8 +11,10 @@ export type Dim = number | string;
 
 /** An edge of a graph under construction. Immutable; belongs to one graph. */
 export interface Value {
+  /** Unique in its graph; ONNX's name of the edge. */
   readonly name: string;
   readonly dtype: DType;
+  /** Outermost first; `[]` is a scalar. */
   readonly shape: readonly Dim[];
 }
 
@@ -99,6 +101,7 @@ export interface Graph {
   function(definition: FunctionDefinition | OperatorFunction): void;
   /** Entries of a 1-D int64 value as far as they are known when the graph is built: constants, and what Shape, Concat, Slice and Gather make of shapes. */
   integers(value: Value): readonly Dim[] | undefined;
+  /** Adds a graph input. */
   input(name: string, dtype: DType, shape: readonly Dim[]): Value;
   /** An embedded initializer; equal scalars and small vectors are stored once. */
   constant(data: number | TensorData, shape?: readonly number[], dtype?: DType): Value;

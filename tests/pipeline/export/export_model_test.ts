@@ -6,7 +6,7 @@ import { exportModel } from "../../../pipeline/export/export_model.ts";
 import { truncateBlocks } from "../../../pipeline/model/describe.ts";
 import type { DbfEvent } from "../../../pipeline/stream/events.ts";
 import { onnxTarget } from "../../../plugins/target/onnx/stage.ts";
-import { ARCHITECTURES, compareGolden, fixture, readGolden } from "../model/golden.ts";
+import { ARCHITECTURES, compareGolden, fixture, readGolden, relativeDifference } from "../model/golden.ts";
 import { bestLast, type Cache, emptyCache, loadDecoder, step, withExport } from "./decoder_runner.ts";
 
 for (const name of [...ARCHITECTURES, "tiny-llama"]) {
@@ -30,6 +30,32 @@ for (const name of [...ARCHITECTURES, "tiny-llama"]) {
       }
       const joined = Float32Array.from(pieces.flatMap((piece) => [...piece]));
       assertLess(compareGolden(golden, joined).logits, 1e-3);
+      await session.release();
+    });
+  });
+}
+
+for (const name of ARCHITECTURES) {
+  Deno.test(`a left-padded batch of ${name} gives each sequence the logits that it has alone`, async () => {
+    await withExport(name, "f32", async (directory) => {
+      const session = await loadDecoder(directory);
+      const { input_ids: ids } = readGolden(name), pad = 11, short = ids.slice(pad);
+      const masks = [ids.map(() => 1), ids.map((_, at) => (at < pad ? 0 : 1))];
+      const padded = [...ids.slice(0, pad).map(() => 0), ...short];
+      // In two pieces, so that padding lies in the cache too; the second is longer than the fixtures' windows.
+      const first = await step(
+        session,
+        [ids.slice(0, 15), padded.slice(0, 15)],
+        masks.map((mask) => mask.slice(0, 15)),
+        emptyCache(session, 2),
+      );
+      const second = await step(session, [ids.slice(15), padded.slice(15)], masks, first.cache);
+      const alone = await step(session, [short], [short.map(() => 1)], emptyCache(session, 1));
+      const vocabulary = second.logits.dims[2], count = ids.length - 15;
+      assert((first.logits.data as Float32Array).every(Number.isFinite), "padding must not give NaN");
+      const rows = (second.logits.data as Float32Array).subarray(count * vocabulary);
+      const expected = (alone.logits.data as Float32Array).subarray((15 - pad) * vocabulary);
+      assertLess(relativeDifference(rows, expected), 1e-4);
       await session.release();
     });
   });

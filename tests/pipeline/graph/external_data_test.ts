@@ -58,6 +58,29 @@ Deno.test("writeModel() streams big initializers into aligned external data and 
   }
 });
 
+Deno.test("writeModel() asks for a chunk only when those before it are in the file", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const g = createGraph("streamed"), chunk = 1 << 16, count = 40;
+    let most = 0;
+    const source: ExternalSource = {
+      byteLength: chunk * count,
+      async *chunks() {
+        for (let index = 0; index < count; index++) {
+          const [data] = [...Deno.readDirSync(directory)].filter(({ name }) => name.startsWith("model.onnx.data"));
+          most = Math.max(most, index * chunk - (await Deno.stat(`${directory}/${data.name}`)).size);
+          yield new Uint8Array(chunk);
+        }
+      },
+    };
+    g.output("y", add(g, g.initializer("w", "float32", [chunk * count / 4], source), 1));
+    await writeModel(g, directory, "model.onnx");
+    assertEquals(most, 0);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
 Deno.test("writeModel() refuses a source of another size and leaves no file", async () => {
   const directory = await Deno.makeTempDir();
   try {
