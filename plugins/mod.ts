@@ -12,6 +12,7 @@ import { fisherDiagonalImportance } from "./importance/fisher_diagonal.ts";
 import { noImportance } from "./importance/none.ts";
 import { bits32 } from "./packing/bits32.ts";
 import { blockTuning } from "./reconstruction/block_tuning.ts";
+import { errorCompensationStage } from "./reconstruction/error_compensation.ts";
 import { onnxTarget } from "./target/onnx/stage.ts";
 
 /** Built-in stages; recipes name them, plugins may not take their names. */
@@ -22,6 +23,7 @@ export const builtinStages: readonly AnyStage[] = [
   uniformAllocation,
   dbfAdmm,
   blockTuning,
+  errorCompensationStage,
   bits32,
   logitDistillation,
   onnxTarget,

@@ -4,7 +4,7 @@ import { openCheckpoint } from "../../../pipeline/checkpoint/open.ts";
 import { describeModel } from "../../../pipeline/model/describe.ts";
 import type { DbfEvent } from "../../../pipeline/stream/events.ts";
 import { tensorSeed } from "../../../pipeline/stream/seed.ts";
-import type { DbfFactors, LayerImportance, LayerJob, StageContext } from "../../../pipeline/stream/stage.ts";
+import type { DbfFactors, LayerImportance, LayerJob, Stage, StageContext } from "../../../pipeline/stream/stage.ts";
 import { dbfAdmm } from "../../../plugins/factorization/dbf_admm/stage.ts";
 import { fisherDiagonalImportance } from "../../../plugins/importance/fisher_diagonal.ts";
 import { blockTuning } from "../../../plugins/reconstruction/block_tuning.ts";
@@ -60,10 +60,14 @@ export async function openSmallRun(bits = 1, fixture = "llama") {
     importance,
     factors,
     /** Reconstructs blocks with `options` and keeps the factors. */
-    async reconstruct(options: Record<string, unknown>, blocks = model.blocks) {
+    async reconstruct(
+      options: Record<string, unknown>,
+      blocks = model.blocks,
+      stage: Stage<"reconstruction"> = blockTuning as Stage<"reconstruction">,
+    ) {
       const admm = v.parse(dbfAdmm.options, { iterations: 12, sweeps: 1 });
       for (const { index } of blocks) {
-        const made = await blockTuning.run(
+        const made = await stage.run(
           {
             block: index,
             model,
@@ -75,7 +79,7 @@ export async function openSmallRun(bits = 1, fixture = "llama") {
               dbfAdmm.run({ job, weight, importance: importance.get(job.name) }, admm, context),
             committed: (name) => Promise.resolve(factors.get(name)),
           },
-          v.parse(blockTuning.options, options),
+          v.parse(stage.options, options),
           context,
         );
         for (const [name, each] of made) factors.set(name, each);
