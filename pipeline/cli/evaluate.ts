@@ -66,7 +66,8 @@ export const evaluateCommand: Command = {
       signal,
       onEvent: output.event,
     });
-    output.result(result, () => renderEvaluation(result));
+    const { baselinePerplexity: _, ...document } = result; // scripts rely on exactly these fields
+    output.result(document, () => renderEvaluation(result));
   },
 };
 

@@ -62,8 +62,8 @@ export function trackProgress(now: () => number): ProgressTracker {
       } else if (event.type === "stage-progress") {
         const detail = Object.entries(event.detail ?? {}).map(([name, value]) => `${name} ${value.toPrecision(4)}`)
           .join(", ");
-        const inLayer = progress?.task === "compress" && progress.done < progress.total &&
-          event.stage.includes("factorization");
+        // Steps inside a layer do not move the count of layers.
+        const inLayer = progress?.task === "compress" && progress.done < progress.total;
         if (inLayer) {
           progress = { ...progress!, subject: event.subject, detail: `${event.done}/${event.total} ${detail}`.trim() };
         } else move(event.stage, event.done, event.total, event.subject, detail);

@@ -5,7 +5,7 @@
  */
 import { perplexityOf, quantile } from "./statistics.ts";
 
-/** What {@linkcode evaluate} finds; the shape of `dbf evaluate --json`. */
+/** What `evaluate` finds; all but `baselinePerplexity` is what `dbf evaluate --json` prints. */
 export interface EvaluationResult {
   readonly perplexity: number;
   /** Standard error of the perplexity, tokens taken as independent. */
