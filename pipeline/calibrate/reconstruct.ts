@@ -92,6 +92,7 @@ async function retune(run: BlockRun, roles: readonly string[], weights: Map<stri
   const flat = await vector.parameter.read() as Float32Array;
   for (const [role, piece] of cutSegments(segments, flat)) weights.set(role, piece);
   disposeVector(vector);
+  await engine.drop(block, kind);
   return last;
 }
 
@@ -99,10 +100,11 @@ async function retune(run: BlockRun, roles: readonly string[], weights: Map<stri
 async function tuneSigns(run: BlockRun, factors: ReadonlyMap<string, DbfFactors>): Promise<Map<string, DbfFactors>> {
   const { engine, block, options, inputs } = run;
   const linears = treatments(block, factors);
+  const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears } as const;
   const vectors = dbfVectors(engine.runtime, block, factors, { signs: options.signRate, scales: options.scaleRate });
   await tuneBlock({
     ...run,
-    session: await engine.session(block, { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears }),
+    session: await engine.session(block, kind),
     feeds: run.frozen,
     trained: { ...vectors },
     epochs: options.signEpochs,
@@ -112,6 +114,7 @@ async function tuneSigns(run: BlockRun, factors: ReadonlyMap<string, DbfFactors>
   const tuned = await trainedFactors(block, factors, vectors, options);
   disposeVector(vectors.latents);
   disposeVector(vectors.scales);
+  await engine.drop(block, kind);
   return tuned;
 }
 
