@@ -8,9 +8,9 @@
  */
 import type { Graph, Value } from "../../../pipeline/graph/types.ts";
 import { createGraph } from "../../../pipeline/graph/graph.ts";
-import { add, gemm, mul, sub } from "../../../pipeline/graph/ops.ts";
+import { add, div, gemm, max, mul, reduceSumSquare, sqrt, sub } from "../../../pipeline/graph/ops.ts";
 import { addDiagonal, factorSpd, solveSpd, type SpdBounds, type SpdFactor } from "./spd_solve.ts";
-import { rankOne, signed, signOf, unit } from "./svid.ts";
+import { rankOne, signed } from "./svid.ts";
 
 /** Sizes and constants of a step. */
 export interface StepShape {
@@ -21,7 +21,12 @@ export interface StepShape {
   /** Power iterations after each inner step; the previous vector is the start, so few are enough. */
   readonly powerIterations: number;
   readonly bounds: SpdBounds;
+  /** Over-relaxation α; 1 is none. */
+  readonly relaxation: number;
 }
+
+/** Keeps rows of an all-zero factor finite. */
+const TINY = 1e-30;
 
 /** One factor between steps: Y `(k, p)`, u `(k, 1)`, v `(1, p)`. */
 interface Side {
@@ -30,63 +35,73 @@ interface Side {
   readonly v: Value;
 }
 
+/** A factor after its half step, and what the other half takes as fixed: `(k, p)` with rows of unit length. */
+interface Solved extends Side {
+  readonly fixed: Value;
+}
+
 /** Names of the state's tensors, fed and returned under the same names (outputs have the suffix `_next`). */
-export const STATE = ["aY", "aU", "aV", "bY", "bU", "bV"] as const;
+export const STATE = ["aY", "aU", "aV", "bY", "bU", "bV", "bFixed"] as const;
+
+/** Scalars fed to every step, see {@linkcode Penalties}. */
+export const SCALARS = ["rho", "ridge", "soft"] as const;
 
 /** Scalars of a half step. */
 interface Penalties {
-  /** Penalty of the first inner step. */
+  /** Penalty of the first inner step; later ones use 1. */
   readonly rho: Value;
+  /** Added to the Gram matrix, whose diagonal is one. */
   readonly ridge: Value;
+  /** Share of the continuous solution in what the other half takes as fixed. */
+  readonly soft: Value;
 }
 
 /** Solves for one factor with the other, F `(k, q)` of unit rows, fixed; `cross` is F·W̃ or F·W̃ᵀ, `(k, p)`. */
-function halfStep(g: Graph, fixed: Value, cross: Value, side: Side, penalties: Penalties, shape: StepShape): Side {
-  const { rank, innerSteps, bounds } = shape;
+function halfStep(g: Graph, fixed: Value, cross: Value, side: Side, penalties: Penalties, shape: StepShape): Solved {
+  const { rank, innerSteps, bounds, relaxation } = shape;
   const gram = gemm(g, fixed, fixed, { transB: true }); // unit diagonal
   const factorAt = (rho: Value | number) =>
     factorSpd(g, addDiagonal(g, gram, rank, add(g, penalties.ridge, rho)), rank, bounds);
   let { y, u, v } = side;
-  let factor: SpdFactor | undefined;
+  let factor: SpdFactor | undefined, x: Value | undefined;
+  let z = signed(g, y, { u, v });
   for (let inner = 0; inner < innerSteps; inner++) {
     const rho = inner === 0 ? penalties.rho : 1;
     if (inner < 2) factor = factorAt(rho);
-    const z = signed(g, y, { u, v });
     const pull = sub(g, add(g, z, z), y); // Z − U
-    const x = solveSpd(g, factor!, add(g, cross, rho === 1 ? pull : mul(g, pull, rho)));
-    y = sub(g, add(g, y, x), z); // X + U
+    x = solveSpd(g, factor!, add(g, cross, rho === 1 ? pull : mul(g, pull, rho)));
+    const move = sub(g, x, z);
+    y = add(g, y, relaxation === 1 ? move : mul(g, move, relaxation)); // αX + (1 − α)Z + U
     ({ u, v } = rankOne(g, y, v, shape.powerIterations));
+    z = signed(g, y, { u, v });
   }
-  return { y, u, v };
-}
-
-/** F = sign(Y) ⊙ v, rows of unit length. */
-function unitRows(g: Graph, side: Side): Value {
-  return mul(g, signOf(g, side.y), unit(g, side.v));
+  const mixed = add(g, z, mul(g, sub(g, x!, z), penalties.soft));
+  const length = sqrt(g, reduceSumSquare(g, mixed, [1]));
+  return { y, u, v, fixed: div(g, mixed, max(g, length, TINY)) };
 }
 
 /**
- * Inputs: `w` W̃ `(n, m)`, scalars `rho`, `ridge`, and the state; outputs: the state after A's half and then B's.
+ * Inputs: `w` W̃ `(n, m)`, the scalars and the state; outputs: the state after A's half and then B's.
  */
 export function admmStepGraph(shape: StepShape): Graph {
   const { rows: n, cols: m, rank: k } = shape;
   const g = createGraph("admm_step");
   const w = g.input("w", "float32", [n, m]);
-  const rho = g.input("rho", "float32", []), ridge = g.input("ridge", "float32", []);
+  const [rho, ridge, soft] = SCALARS.map((name) => g.input(name, "float32", []));
+  const penalties: Penalties = { rho, ridge, soft };
   const side = (name: string, p: number): Side => ({
     y: g.input(`${name}Y`, "float32", [k, p]),
     u: g.input(`${name}U`, "float32", [k, 1]),
     v: g.input(`${name}V`, "float32", [1, p]),
   });
-  const a = side("a", n), b = side("b", m);
-  const fixedB = unitRows(g, b);
-  const nextA = g.scope("A", () => halfStep(g, fixedB, gemm(g, fixedB, w, { transB: true }), a, { rho, ridge }, shape));
-  const fixedA = unitRows(g, nextA);
-  const nextB = g.scope("B", () => halfStep(g, fixedA, gemm(g, fixedA, w), b, { rho, ridge }, shape));
+  const a = side("a", n), b = side("b", m), fixedB = g.input("bFixed", "float32", [k, m]);
+  const nextA = g.scope("A", () => halfStep(g, fixedB, gemm(g, fixedB, w, { transB: true }), a, penalties, shape));
+  const nextB = g.scope("B", () => halfStep(g, nextA.fixed, gemm(g, nextA.fixed, w), b, penalties, shape));
   for (const [name, next] of [["a", nextA], ["b", nextB]] as const) {
     g.output(`${name}Y_next`, next.y);
     g.output(`${name}U_next`, next.u);
     g.output(`${name}V_next`, next.v);
   }
+  g.output("bFixed_next", nextB.fixed);
   return g;
 }

@@ -42,14 +42,15 @@ export function packGraph(rows: number, cols: number, transposed = false): Graph
   return g;
 }
 
-/** `bits` uint8 `(rows, 4·ceil(cols/32))` → `signs` f32 `(rows, cols)`, ±1. */
+/** `bits` uint8 `(rows, 4·ceil(cols/32))` → `signs` f32 `(rows, cols)`, ±1, and `unit`, the same with rows of length one. */
 export function unpackGraph(rows: number, cols: number): Graph {
   const g = createGraph("unpack_signs");
   const bytes = packedRowBytes(cols);
   const bits = g.input("bits", "uint8", [rows, bytes]);
   const shifted = floor(g, div(g, reshape(g, cast(g, bits, "float32"), [rows, bytes, 1]), g.constant(POWERS, [8])));
   const odd = sub(g, shifted, mul(g, floor(g, mul(g, shifted, 0.5)), 2));
-  const signs = slice(g, reshape(g, odd, [rows, 8 * bytes]), 1, 0, cols);
-  g.output("signs", sub(g, mul(g, signs, 2), 1));
+  const signs = sub(g, mul(g, slice(g, reshape(g, odd, [rows, 8 * bytes]), 1, 0, cols), 2), 1);
+  g.output("signs", signs);
+  g.output("unit", mul(g, signs, 1 / Math.sqrt(cols)));
   return g;
 }

@@ -6,7 +6,7 @@
 import type { Runtime, Tensor } from "../../../kernels/runtime/types.ts";
 import type { DbfFactors, SignMatrix } from "../../../pipeline/stream/stage.ts";
 import { f32ToF16Bits } from "../../../pipeline/checkpoint/half.ts";
-import { admmStepGraph, STATE } from "./admm_step.ts";
+import { admmStepGraph, SCALARS, STATE } from "./admm_step.ts";
 import { packedRowBytes, packGraph, unpackGraph } from "./bits.ts";
 import { extractGraph, latentsGraph } from "./latents.ts";
 import type { Settings } from "./options.ts";
@@ -101,7 +101,7 @@ async function iterate(
   const unpack = await pool.get("unpackB", () => unpackGraph(k, m));
   const words = randomWords(seed, k * Math.ceil(m / 32));
   const bits = runtime.tensor("uint8", new Uint8Array(words.buffer), [k, packedRowBytes(m)]);
-  const { signs } = await unpack.run({ bits });
+  const { signs, unit } = await unpack.run({ bits });
   dispose(bits);
   const filled = (length: number, value: number, shape: number[]) =>
     runtime.tensor("float32", new Float32Array(length).fill(value), shape);
@@ -112,6 +112,7 @@ async function iterate(
     bY: signs,
     bU: filled(k, 1, [k, 1]),
     bV: filled(m, 1, [1, m]),
+    bFixed: unit,
   };
   const step = await pool.get(
     "step",
@@ -122,16 +123,22 @@ async function iterate(
         rank: k,
         innerSteps: settings.innerSteps,
         powerIterations: 2,
-        bounds: { lowest: lowestPenalty(settings), diagonal: 1 + settings.ridgeStart + 1, ...blocksOf(runtime) },
+        relaxation: settings.relaxation,
+        bounds: {
+          lowest: lowestPenalty(settings),
+          diagonal: 1.001,
+          shift: 1 + Math.max(settings.ridgeStart, settings.ridgeEnd),
+          ...blocksOf(runtime),
+        },
       }),
   );
   try {
     for (let t = 0; t < settings.iterations; t++) {
       signal?.throwIfAborted();
-      const { rho, ridge } = penaltiesAt(t, settings);
-      const rhoTensor = filled(1, rho, []), ridgeTensor = filled(1, ridge, []);
-      const next = await step.run({ w, rho: rhoTensor, ridge: ridgeTensor, ...state });
-      dispose(rhoTensor, ridgeTensor, ...Object.values(state));
+      const penalties = penaltiesAt(t, settings);
+      const scalars = Object.fromEntries(SCALARS.map((name) => [name, filled(1, penalties[name], [])]));
+      const next = await step.run({ w, ...scalars, ...state });
+      dispose(...Object.values(scalars), ...Object.values(state));
       state = Object.fromEntries(STATE.map((name) => [name, next[`${name}_next`]]));
       report();
     }

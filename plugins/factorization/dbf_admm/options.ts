@@ -20,10 +20,20 @@ export const dbfAdmmOptions = v.strictObject({
   ridgeStart: fraction,
   /** Ridge in the last outer step. */
   ridgeEnd: fraction,
-  /** Penalty ρ of the first inner step in the first outer step; it rises to 1. */
+  /** Power of the way from one to the other. */
+  ridgePower: fraction,
+  /** Penalty ρ of the first inner step in the first outer step; later inner steps use 1. */
   rhoStart: fraction,
-  /** Power of that rise. */
+  /** The same in the last outer step. */
+  rhoEnd: fraction,
+  /** Power of the way from one to the other. */
   rhoPower: fraction,
+  /** Share of the continuous solution in the fixed factor at the start; falls to 0 at 80 % of the steps. */
+  softStart: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(1))),
+  /** Power of that fall. */
+  softPower: fraction,
+  /** Over-relaxation of the dual step. */
+  relaxation: v.optional(v.pipe(v.number(), v.gtValue(0), v.ltValue(2))),
   /** Sweeps of sign coordinate descent over both factors afterwards. */
   sweeps: count(1000),
   /** Rounds of the exact scale refit before the first sweep; one more follows every sweep. */
@@ -43,22 +53,37 @@ export interface Settings {
   readonly innerSteps: number;
   readonly ridgeStart: number;
   readonly ridgeEnd: number;
+  readonly ridgePower: number;
   readonly rhoStart: number;
+  readonly rhoEnd: number;
   readonly rhoPower: number;
+  readonly softStart: number;
+  readonly softPower: number;
+  readonly relaxation: number;
   readonly sweeps: number;
   readonly refits: number;
   readonly tolerance: number;
   readonly latents: boolean;
 }
 
-/** The best of 240 random schedules over six real matrices (README.md). */
-const SCHEDULE = { ridgeStart: 0.4, ridgeEnd: 0.003, rhoStart: 0.02, rhoPower: 3 };
+/** The best of about 700 random schedules on real matrices (plugins/factorization/README.md). */
+const SCHEDULE = {
+  ridgeStart: 0.3,
+  ridgeEnd: 0.005,
+  ridgePower: 0.5,
+  rhoStart: 0.1,
+  rhoEnd: 0.75,
+  rhoPower: 1.5,
+  softStart: 0.7,
+  softPower: 2,
+  relaxation: 1.1,
+};
 
 /** Presets; measured trade-offs are in plugins/factorization/README.md. */
 export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "latents">>> = {
   fast: { iterations: 40, innerSteps: 2, ...SCHEDULE, sweeps: 2, refits: 2, tolerance: 1e-3 },
-  balanced: { iterations: 120, innerSteps: 2, ...SCHEDULE, sweeps: 3, refits: 2, tolerance: 3e-4 },
-  best: { iterations: 400, innerSteps: 2, ...SCHEDULE, sweeps: 6, refits: 2, tolerance: 1e-4 },
+  balanced: { iterations: 130, innerSteps: 2, ...SCHEDULE, sweeps: 3, refits: 2, tolerance: 3e-4 },
+  best: { iterations: 500, innerSteps: 2, ...SCHEDULE, sweeps: 6, refits: 2, tolerance: 1e-4 },
 };
 
 /**

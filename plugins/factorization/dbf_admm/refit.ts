@@ -45,7 +45,8 @@ export function refitGraph(n: number, m: number, k: number, blocks: Pick<SpdBoun
   const target = div(g, reduceSum(g, mul(g, gemm(g, p, w), q), [1]), diagonal);
   const factor = factorSpd(g, addDiagonal(g, h, k, g.constant(PROXIMAL)), k, {
     lowest: PROXIMAL,
-    diagonal: 1 + PROXIMAL,
+    diagonal: 1.001,
+    shift: PROXIMAL,
     ...blocks,
   });
   mid = add(g, mid, solveSpd(g, factor, sub(g, target, gemm(g, h, mid))));

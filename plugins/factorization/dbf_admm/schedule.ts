@@ -11,13 +11,19 @@ export interface Penalties {
   readonly rho: number;
   /** Ridge on the Gram matrix, whose diagonal is one. */
   readonly ridge: number;
+  /** Share of the continuous solution in the fixed factor: falls to nothing at 80 % of the steps. */
+  readonly soft: number;
 }
 
 /** Penalties of outer step `t` of `settings.iterations`: both ends are reached three steps before the last. */
 export function penaltiesAt(t: number, settings: Settings): Penalties {
-  const { iterations, rhoStart, rhoPower, ridgeStart, ridgeEnd } = settings;
+  const { iterations, rhoStart, rhoEnd, rhoPower, ridgeStart, ridgeEnd, ridgePower, softStart, softPower } = settings;
   const f = Math.min(1, t / Math.max(1, iterations - 3));
-  return { rho: rhoStart + (1 - rhoStart) * f ** rhoPower, ridge: ridgeStart + (ridgeEnd - ridgeStart) * f };
+  return {
+    rho: rhoStart + (rhoEnd - rhoStart) * f ** rhoPower,
+    ridge: ridgeStart + (ridgeEnd - ridgeStart) * f ** ridgePower,
+    soft: softStart * Math.max(0, 1 - f / 0.8) ** softPower,
+  };
 }
 
 /** Least ρ + ridge of all steps: below every eigenvalue that is inverted. */

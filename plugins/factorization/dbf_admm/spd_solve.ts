@@ -13,8 +13,10 @@ import { add, concat, gemm, mul, slice, sub } from "../../../pipeline/graph/ops.
 export interface SpdBounds {
   /** Below every eigenvalue; > 0. */
   readonly lowest: number;
-  /** At least every diagonal entry of the matrix. */
+  /** At least every diagonal entry of the matrix without its shift. */
   readonly diagonal: number;
+  /** At least the multiple of I that was added. */
+  readonly shift: number;
   /** Blocks up to this size get their inverse square root by Newton–Schulz. */
   readonly leaf: number;
   /** Blocks up to this size get an explicit inverse factor; above, solves go by substitution. */
@@ -55,8 +57,8 @@ function bestScale(l: number): number {
  * for the spectrum's known bounds (Higham, Functions of Matrices, 6.7 and 8.6; scaling as in Chen & Chow 2014).
  */
 function inverseSquareRoot(g: Graph, m: Value, size: number, bounds: SpdBounds): Value {
-  // A Schur complement lies below its block, whose largest eigenvalue is at most its trace.
-  const highest = bounds.diagonal * size;
+  // A Schur complement lies below its block, whose largest eigenvalue is at most its trace plus the shift.
+  const highest = bounds.diagonal * size + bounds.shift;
   if (size === 1) return g.node("Reciprocal", [g.node("Sqrt", [m])[0]])[0];
   const identity = new Float32Array(size * size);
   for (let i = 0; i < size; i++) identity[i * size + i] = 1.5;
