@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { LayerShape } from "../stream/stage.ts";
+import { type LayerShape, STAGE_SCOPES } from "../stream/stage.ts";
 import { effectiveBitsPerWeight, factorizedBytes, rankForBits, signBitsPerWeight } from "./bits.ts";
 import type { Inventory } from "./inventory.ts";
 import { bitsForSize, COMMIT_BYTES_PER_LAYER, elementsOf, exportedBytes } from "./sizes.ts";
@@ -136,7 +136,9 @@ function planLayer(
 ): PlannedLayer {
   const { rank, reason } = ranks?.get(layer.name) ??
     { rank: rankForBits(layer, bitsPerWeight), reason: `uniform ${bitsPerWeight} bits` };
-  const estimates = stages.map(({ estimate }) => estimate({ ...layer, rank }));
+  const estimates = stages.filter(({ kind }) => STAGE_SCOPES[kind] === "layer").map(({ estimate }) =>
+    estimate({ ...layer, rank })
+  );
   return {
     ...layer,
     rank,
