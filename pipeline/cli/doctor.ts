@@ -5,6 +5,7 @@
  */
 import { openRuntime } from "../../kernels/runtime/open.ts";
 import type { Provider } from "../../kernels/runtime/types.ts";
+import { lastRowGraph } from "../evaluate/last_row_graph.ts";
 import type { Command } from "./command.ts";
 import { messageOf } from "./errors.ts";
 import { renderPairs } from "./table.ts";
@@ -27,7 +28,7 @@ export const doctorCommand: Command = {
   name: "doctor",
   summary: "what of this machine can be used: providers, kernels, versions",
   description:
-    "Opens every provider and says which work, through which binding, with which kernels, and what is missing.",
+    "Runs a small graph on every provider and says which work, through which binding, with which kernels, and what is missing.",
   positional: [],
   flags: {},
   examples: [["dbf doctor", "check this machine"], ["dbf doctor --json", "the same for a bug report"]],
@@ -57,6 +58,12 @@ export const doctorCommand: Command = {
 async function checkProvider(provider: Provider): Promise<ProviderCheck> {
   try {
     await using runtime = await openRuntime({ provider });
+    await using session = await runtime.load(lastRowGraph("float32"), { name: "doctor" });
+    using logits = runtime.tensor("float32", Float32Array.of(1, 2, 3, 4), [1, 2, 2]);
+    const { row } = await session.run({ logits });
+    const values = await row.read();
+    row[Symbol.dispose]();
+    if (String(values) !== "3,4") throw new Error(`a first graph gave ${values} instead of 3,4`);
     const { binding, version, nativeKernels } = runtime;
     return { provider, usable: true, binding, onnxruntime: version, nativeKernels };
   } catch (error) {
