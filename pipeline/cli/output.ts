@@ -5,6 +5,7 @@
  */
 import type { DbfEvent } from "../stream/events.ts";
 import type { Output } from "./command.ts";
+import { EXIT } from "./errors.ts";
 import { type Progress, renderBar, renderLine, trackProgress } from "./progress.ts";
 
 /** A bar is redrawn this often at most. */
@@ -26,7 +27,12 @@ export function processTerminal(): Terminal {
   const encoder = new TextEncoder();
   const writeAll = (stream: { writeSync(bytes: Uint8Array): number }, text: string) => {
     let bytes = encoder.encode(text);
-    while (bytes.length > 0) bytes = bytes.subarray(stream.writeSync(bytes));
+    try {
+      while (bytes.length > 0) bytes = bytes.subarray(stream.writeSync(bytes));
+    } catch (error) {
+      if (error instanceof Deno.errors.BrokenPipe) Deno.exit(EXIT.done); // as in `dbf plan … | head`
+      throw error;
+    }
   };
   let columns: number | undefined;
   if (Deno.stderr.isTerminal()) {
