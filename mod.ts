@@ -115,7 +115,6 @@ export { binaryMatMulFunction, DBF_DOMAIN, DBF_OPSET_VERSION } from "./kernels/f
 export { LAYOUT_VERSION, packedBytes, packedShape, packSigns, unpackSigns } from "./kernels/layout.ts";
 
 if (import.meta.main) {
-  // Only the program needs the command line.
-  const { runProcess } = await import("./pipeline/cli/main.ts");
-  Deno.exit(await runProcess());
+  // Not awaited: a plugin that imports this module would wait for the program, and the program for the plugin.
+  import("./pipeline/cli/main.ts").then(({ runProcess }) => runProcess()).then((code) => Deno.exit(code));
 }

@@ -49,3 +49,23 @@ Deno.test("examples/custom_stage is loaded as a plugin and keeps the mean of the
     await Deno.remove(folder, { recursive: true });
   }
 });
+
+Deno.test("a plugin that imports mod.ts works in the program whose main module is mod.ts", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+      // deno-fmt-ignore
+      args: [
+        "run", "--no-check", "-A", "mod.ts", "compress", "tests/fixtures/tiny-llama", `${folder}/out`,
+        "--bits", "1", "--blocks", "0-0", "--threads", "1",
+        "--plugin", "./examples/custom_stage/first_last_wide.ts", "--set", "allocation=first-last-wide",
+        "--set", "factorization.iterations=2", "--set", "factorization.sweeps=0",
+      ],
+      signal: AbortSignal.timeout(60_000),
+    }).output();
+    assertEquals(code, 0, new TextDecoder().decode(stderr));
+    assert((await Deno.stat(`${folder}/out/onnx/model.onnx`)).isFile);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
