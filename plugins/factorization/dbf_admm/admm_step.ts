@@ -9,7 +9,7 @@
 import type { Graph, Value } from "../../../pipeline/graph/types.ts";
 import { createGraph } from "../../../pipeline/graph/graph.ts";
 import { add, div, gemm, max, mul, reduceSumSquare, sqrt, sub } from "../../../pipeline/graph/ops.ts";
-import { addDiagonal, factorSpd, solveSpd, type SpdBounds, type SpdFactor } from "./spd_solve.ts";
+import { factorSpd, gramBlocks, solveSpd, type SpdBounds, type SpdFactor } from "./spd_solve.ts";
 import { rankOne, signed } from "./svid.ts";
 
 /** Sizes and constants of a step. */
@@ -59,19 +59,18 @@ interface Penalties {
 /** Solves for one factor with the other, F `(k, q)` of unit rows, fixed; `cross` is F·W̃ or F·W̃ᵀ, `(k, p)`. */
 function halfStep(g: Graph, fixed: Value, cross: Value, side: Side, penalties: Penalties, shape: StepShape): Solved {
   const { rank, innerSteps, bounds, relaxation } = shape;
-  const gram = gemm(g, fixed, fixed, { transB: true }); // unit diagonal
-  const factorAt = (rho: Value | number) =>
-    factorSpd(g, addDiagonal(g, gram, rank, add(g, penalties.ridge, rho)), rank, bounds);
+  const gram = gramBlocks(g, fixed); // unit diagonal
+  const factorAt = (rho: Value | number) => factorSpd(g, gram, [0, rank], add(g, penalties.ridge, rho), bounds);
   let { y, u, v } = side;
   let factor: SpdFactor | undefined, x: Value | undefined;
   let z = signed(g, y, { u, v });
   for (let inner = 0; inner < innerSteps; inner++) {
     const rho = inner === 0 ? penalties.rho : 1;
     if (inner < 2) factor = factorAt(rho);
-    const pull = sub(g, add(g, z, z), y); // Z − U
+    const minusDual = sub(g, z, y), pull = add(g, z, minusDual); // −U, Z − U
     x = solveSpd(g, factor!, add(g, cross, rho === 1 ? pull : mul(g, pull, rho)));
-    const move = sub(g, x, z);
-    y = add(g, y, relaxation === 1 ? move : mul(g, move, relaxation)); // αX + (1 − α)Z + U
+    // αX + (1 − α)Z + U
+    y = relaxation === 1 ? sub(g, x, minusDual) : add(g, y, mul(g, sub(g, x, z), relaxation));
     ({ u, v } = rankOne(g, y, v, shape.powerIterations));
     z = signed(g, y, { u, v });
   }

@@ -76,13 +76,13 @@ const SCHEDULE = {
   rhoPower: 1.5,
   softStart: 0.7,
   softPower: 2,
-  relaxation: 1.1,
+  relaxation: 1,
 };
 
 /** Presets; measured trade-offs are in plugins/factorization/README.md. */
 export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "latents">>> = {
   fast: { iterations: 40, innerSteps: 2, ...SCHEDULE, sweeps: 2, refits: 2, tolerance: 1e-3 },
-  balanced: { iterations: 130, innerSteps: 2, ...SCHEDULE, sweeps: 3, refits: 2, tolerance: 3e-4 },
+  balanced: { iterations: 115, innerSteps: 2, ...SCHEDULE, sweeps: 3, refits: 2, tolerance: 3e-4 },
   best: { iterations: 500, innerSteps: 2, ...SCHEDULE, sweeps: 6, refits: 2, tolerance: 1e-4 },
 };
 

@@ -6,7 +6,7 @@
 import type { Graph, Value } from "../../../pipeline/graph/types.ts";
 import { createGraph } from "../../../pipeline/graph/graph.ts";
 import { add, div, gemm, max, mul, reduceSum, reduceSumSquare, reshape, sub } from "../../../pipeline/graph/ops.ts";
-import { addDiagonal, factorSpd, solveSpd, type SpdBounds } from "./spd_solve.ts";
+import { factorSpd, matrixBlocks, solveSpd, type SpdBounds } from "./spd_solve.ts";
 
 /** Proximal weight of the middle scale's solve, in units of the system's diagonal. */
 const PROXIMAL = 3e-3;
@@ -43,7 +43,7 @@ export function refitGraph(n: number, m: number, k: number, blocks: Pick<SpdBoun
   );
   const h = div(g, mul(g, gemm(g, p, p, { transB: true }), gemm(g, q, q, { transB: true })), diagonal);
   const target = div(g, reduceSum(g, mul(g, gemm(g, p, w), q), [1]), diagonal);
-  const factor = factorSpd(g, addDiagonal(g, h, k, g.constant(PROXIMAL)), k, {
+  const factor = factorSpd(g, matrixBlocks(g, h), [0, k], g.constant(PROXIMAL), {
     lowest: PROXIMAL,
     diagonal: 1.001,
     shift: PROXIMAL,

@@ -7,15 +7,15 @@
  * @module
  */
 import type { Graph, Value } from "../../../pipeline/graph/types.ts";
-import { add, concat, gemm, mul, slice, sub } from "../../../pipeline/graph/ops.ts";
+import { add, concat, gemm, int64s, mul, slice, sub } from "../../../pipeline/graph/ops.ts";
 
-/** What is known of the matrix when the graph is built. */
+/** What is known of the matrix M + λI when the graph is built. */
 export interface SpdBounds {
-  /** Below every eigenvalue; > 0. */
+  /** Below every eigenvalue of M + λI; > 0. */
   readonly lowest: number;
-  /** At least every diagonal entry of the matrix without its shift. */
+  /** At least every diagonal entry of M. */
   readonly diagonal: number;
-  /** At least the multiple of I that was added. */
+  /** At least λ. */
   readonly shift: number;
   /** Blocks up to this size get their inverse square root by Newton–Schulz. */
   readonly leaf: number;
@@ -23,13 +23,19 @@ export interface SpdBounds {
   readonly block: number;
 }
 
+/** Rows or columns `[start, end)`. */
+export type Range = readonly [start: number, end: number];
+
+/** Blocks of a symmetric matrix on demand; only blocks on and above the diagonal are asked for. */
+export type BlockSource = (rows: Range, cols: Range) => Value;
+
 /** A factored matrix: R with RᵀR = M⁻¹, explicitly or as L = [[L₁, 0], [Vᵀ, L₂]]. */
 export type SpdFactor =
   | { readonly size: number; readonly r: Value }
   | { readonly size: number; readonly left: SpdFactor; readonly right: SpdFactor; readonly v: Value };
 
-/** Newton–Schulz has converged when its bound on 1 − eigenvalue is below this; two more steps square it twice. */
-const NEAR_ONE = 1e-2;
+/** Largest 1 − eigenvalue after Newton–Schulz; a step makes ¾e² of e. */
+const CONVERGED = 1e-6;
 
 /** About half of `size`, a multiple of `unit`. */
 function half(size: number, unit: number): number {
@@ -52,71 +58,122 @@ function bestScale(l: number): number {
   return low;
 }
 
-/**
- * M^−½ by the coupled Newton–Schulz iteration Y ← YT, Z ← TZ, T = √c/2·(3I − c·ZY) from Y = M/u, Z = I, with c chosen
- * for the spectrum's known bounds (Higham, Functions of Matrices, 6.7 and 8.6; scaling as in Chen & Chow 2014).
- */
-function inverseSquareRoot(g: Graph, m: Value, size: number, bounds: SpdBounds): Value {
-  // A Schur complement lies below its block, whose largest eigenvalue is at most its trace plus the shift.
-  const highest = bounds.diagonal * size + bounds.shift;
-  if (size === 1) return g.node("Reciprocal", [g.node("Sqrt", [m])[0]])[0];
-  const identity = new Float32Array(size * size);
-  for (let i = 0; i < size; i++) identity[i * size + i] = 1.5;
-  const eye = g.constant(identity, [size, size]); // 3/2·I
-  let low = Math.min(1, bounds.lowest / highest);
+/** Scales of all steps for a spectrum in [l, 1]. */
+function stepScales(l: number): number[] {
   const scales: number[] = [];
-  while (1 - low > NEAR_ONE) {
-    const c = bestScale(low);
+  for (let low = Math.min(1, l); 1 - low > CONVERGED;) {
+    // Close to one the scaled step gains nothing, and c = 1 leaves what is above untouched.
+    const c = low < 0.9 ? bestScale(low) : 1;
     scales.push(c);
     low = stepped(c * low);
   }
-  scales.push(1, 1);
-  let y = mul(g, m, 1 / highest);
+  return scales.length > 0 ? scales : [1];
+}
+
+const eyes = new WeakMap<Graph, Map<string, Value>>();
+
+/** `scale·I`, one constant per graph, size and scale. */
+function identity(g: Graph, size: number, scale: number): Value {
+  const known = eyes.get(g) ?? new Map<string, Value>();
+  eyes.set(g, known);
+  const key = `${size}:${scale}`;
+  let eye = known.get(key);
+  if (eye === undefined) {
+    const data = new Float32Array(size * size);
+    for (let i = 0; i < size; i++) data[i * size + i] = scale;
+    known.set(key, eye = g.constant(data, [size, size]));
+  }
+  return eye;
+}
+
+/**
+ * (M + λI)^−½ by the coupled Newton–Schulz iteration Y ← YT, Z ← TZ, T = √c/2·(3I − c·ZY) from Y = (M + λI)/u, Z = I, with c
+ * chosen for the spectrum's known bounds (Higham, Functions of Matrices, 6.7 and 8.6; scaling as in Chen & Chow 2014).
+ */
+function inverseSquareRoot(g: Graph, m: Value, size: number, lambda: Value, bounds: SpdBounds): Value {
+  const shifted = add(g, m, mul(g, identity(g, size, 1), lambda));
+  if (size === 1) return g.node("Reciprocal", [g.node("Sqrt", [shifted])[0]])[0];
+  // A Schur complement lies below its block, whose largest eigenvalue is at most its trace plus the shift.
+  const highest = bounds.diagonal * size + bounds.shift;
+  const scales = stepScales(bounds.lowest / highest);
+  let y = mul(g, shifted, 1 / highest);
   let z: Value | undefined;
   scales.forEach((c, index) => {
-    const root = Math.sqrt(c), scaled = root === 1 ? eye : mul(g, eye, root);
-    const t = z === undefined
-      ? sub(g, scaled, mul(g, y, root * c / 2))
-      : gemm(g, z, y, { alpha: -root * c / 2, c: scaled });
-    if (index + 1 < scales.length) y = gemm(g, y, t);
-    const last = index + 1 === scales.length ? 1 / Math.sqrt(highest) : 1;
-    z = z === undefined ? t : gemm(g, t, z, { alpha: last });
+    const root = Math.sqrt(c), eye = identity(g, size, 1.5 * root);
+    const last = index + 1 === scales.length;
+    const t = z === undefined ? sub(g, eye, mul(g, y, root * c / 2)) : gemm(g, z, y, { alpha: -root * c / 2, c: eye });
+    if (!last) y = gemm(g, y, t);
+    const scale = last ? 1 / Math.sqrt(highest) : 1;
+    z = z === undefined ? (scale === 1 ? t : mul(g, t, scale)) : gemm(g, t, z, { alpha: scale });
   });
   return z!;
 }
 
-/** The four quarters of `m`, split at `h`; the lower left is the upper right's transpose. */
-function quarters(g: Graph, m: Value, size: number, h: number) {
-  const top = slice(g, m, 0, 0, h), bottom = slice(g, m, 0, h, size);
-  return { m11: slice(g, top, 1, 0, h), m12: slice(g, top, 1, h, size), m22: slice(g, bottom, 1, h, size) };
+/** Rows × columns of `m` in one node. */
+function blockOf(g: Graph, m: Value, rows: Range, cols: Range): Value {
+  return g.node("Slice", [m, int64s(g, [rows[0], cols[0]]), int64s(g, [rows[1], cols[1]]), int64s(g, [0, 1])])[0];
 }
 
-/** R with RᵀR = M⁻¹ for a block, block lower triangular. */
-function explicitFactor(g: Graph, m: Value, size: number, bounds: SpdBounds): Value {
-  if (size <= bounds.leaf) return inverseSquareRoot(g, m, size, bounds);
+/** R with RᵀR = (M + λI)⁻¹ for a block, block lower triangular. */
+function explicitFactor(g: Graph, m: Value, size: number, lambda: Value, bounds: SpdBounds): Value {
+  if (size <= bounds.leaf) return inverseSquareRoot(g, m, size, lambda, bounds);
   const h = half(size, bounds.leaf);
-  const { m11, m12, m22 } = quarters(g, m, size, h);
-  const r1 = explicitFactor(g, m11, h, bounds);
-  const v = gemm(g, r1, m12);
-  const r2 = explicitFactor(g, gemm(g, v, v, { transA: true, alpha: -1, c: m22 }), size - h, bounds);
+  const r1 = explicitFactor(g, blockOf(g, m, [0, h], [0, h]), h, lambda, bounds);
+  const v = gemm(g, r1, blockOf(g, m, [0, h], [h, size]));
+  const schur = gemm(g, v, v, { transA: true, alpha: -1, c: blockOf(g, m, [h, size], [h, size]) });
+  const r2 = explicitFactor(g, schur, size - h, lambda, bounds);
   const below = gemm(g, r2, gemm(g, v, r1, { transA: true }), { alpha: -1 });
   const zero = g.constant(new Float32Array(h * (size - h)), [h, size - h]);
   return concat(g, [concat(g, [r1, zero], 1), concat(g, [below, r2], 1)], 0);
 }
 
+/** Remembers the blocks that `source` made. */
+function remembered(source: BlockSource): BlockSource {
+  const known = new Map<string, Value>();
+  return (rows, cols) => {
+    const key = `${rows}:${cols}`;
+    const block = known.get(key) ?? source(rows, cols);
+    known.set(key, block);
+    return block;
+  };
+}
+
+/** Blocks of F·Fᵀ for F `(k, q)`: only what is on or above the diagonal blocks is ever computed. */
+export function gramBlocks(g: Graph, f: Value): BlockSource {
+  const size = f.shape[0] as number;
+  const rowsOf = (range: Range) => range[1] - range[0] === size ? f : slice(g, f, 0, range[0], range[1]);
+  const pieces = new Map<string, Value>();
+  const piece = (range: Range) => {
+    const value = pieces.get(`${range}`) ?? rowsOf(range);
+    pieces.set(`${range}`, value);
+    return value;
+  };
+  return remembered((rows, cols) => gemm(g, piece(rows), piece(cols), { transB: true }));
+}
+
+/** Blocks of a matrix that exists. */
+export function matrixBlocks(g: Graph, m: Value): BlockSource {
+  return remembered((rows, cols) => blockOf(g, m, rows, cols));
+}
+
 /**
- * Factors a symmetric positive definite `m` `(size, size)`; reads its upper triangle of blocks.
+ * Factors M + λI, symmetric positive definite.
  *
+ * @param lambda Scalar value.
  * @returns What {@linkcode solveSpd} takes.
  */
-export function factorSpd(g: Graph, m: Value, size: number, bounds: SpdBounds): SpdFactor {
-  if (size <= bounds.block) return { size, r: explicitFactor(g, m, size, bounds) };
-  const h = half(size, bounds.block);
-  const { m11, m12, m22 } = quarters(g, m, size, h);
-  const left = factorSpd(g, m11, h, bounds);
-  const v = forward(g, left, m12);
-  const right = factorSpd(g, gemm(g, v, v, { transA: true, alpha: -1, c: m22 }), size - h, bounds);
-  return { size, left, right, v };
+export function factorSpd(g: Graph, source: BlockSource, range: Range, lambda: Value, bounds: SpdBounds): SpdFactor {
+  const [start, end] = range, size = end - start;
+  if (size <= bounds.block) return { size, r: explicitFactor(g, source(range, range), size, lambda, bounds) };
+  const middle = start + half(size, bounds.block);
+  const left = factorSpd(g, source, [start, middle], lambda, bounds);
+  const v = forward(g, left, source([start, middle], [middle, end]));
+  const part = remembered((_, [from, to]) =>
+    from === middle && to === end ? v : slice(g, v, 1, from - middle, to - middle)
+  );
+  const schur: BlockSource = (rows, cols) =>
+    gemm(g, part(rows, rows), part(cols, cols), { transA: true, alpha: -1, c: source(rows, cols) });
+  return { size, left, right: factorSpd(g, schur, [middle, end], lambda, bounds), v };
 }
 
 /** L⁻¹·t. */
@@ -137,17 +194,7 @@ function backward(g: Graph, factor: SpdFactor, y: Value): Value {
   return concat(g, [x1, x2], 0);
 }
 
-/** M⁻¹·t for `t` `(size, p)`. */
+/** (M + λI)⁻¹·t for `t` `(size, p)`. */
 export function solveSpd(g: Graph, factor: SpdFactor, t: Value): Value {
   return backward(g, factor, forward(g, factor, t));
-}
-
-/** `m + λI` for a square `m` and a scalar value λ. */
-export function addDiagonal(g: Graph, m: Value, size: number, lambda: Value): Value {
-  const shape = g.constant(BigInt64Array.of(BigInt(size), BigInt(size)), [2], "int64");
-  const zero = g.node("ConstantOfShape", [shape], {
-    value: { tensor: { dtype: "float32", shape: [1], data: Float32Array.of(0) } },
-  }, { outputs: [{ dtype: "float32", shape: [size, size] }] })[0];
-  const eye = g.node("EyeLike", [zero], {}, { outputs: [{ dtype: "float32", shape: [size, size] }] })[0];
-  return add(g, m, mul(g, eye, lambda));
 }

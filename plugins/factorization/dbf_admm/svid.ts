@@ -4,7 +4,18 @@
  * @module
  */
 import type { Graph, Value } from "../../../pipeline/graph/types.ts";
-import { abs, add, div, gemm, greaterOrEqual, mul, reduceSumSquare, sqrt, where } from "../../../pipeline/graph/ops.ts";
+import {
+  abs,
+  add,
+  div,
+  gemm,
+  greaterOrEqual,
+  mul,
+  reduceSumSquare,
+  sign,
+  sqrt,
+  where,
+} from "../../../pipeline/graph/ops.ts";
 
 /** Keeps quotients of all-zero matrices finite. */
 const TINY = 1e-30;
@@ -43,7 +54,7 @@ export function rankOne(g: Graph, x: Value, v: Value, iterations: number): RankO
   return { u, v };
 }
 
-/** `sign(x) ⊙ u·v`. */
+/** `sign(x) ⊙ u·v`, zero where x is zero. */
 export function signed(g: Graph, x: Value, { u, v }: RankOne): Value {
-  return mul(g, mul(g, signOf(g, x), u), v);
+  return mul(g, mul(g, sign(g, x), u), v);
 }
