@@ -73,11 +73,11 @@ export async function compress(input: RecipeInput | Recipe, options: CompressOpt
 
   using checkpoint = await openCheckpoint(recipe.model, { signal });
   const chosen = selectLayers(recipe, checkpoint, stages);
-  const calibration = await loadCalibration(recipe, chosen.model);
   await using owned = options.runtime === undefined
     ? await openRuntime({ provider: recipe.provider, threads: recipe.threads })
     : undefined;
   const runtime = options.runtime ?? owned!;
+  const calibration = await loadCalibration(recipe, chosen.model, { runtime, signal, emit });
   const bitsPerWeight = recipe.size === undefined
     ? recipe.bits ?? DEFAULT_BITS_PER_WEIGHT
     : bitsForSize(recipe.size, chosen.layers, chosen.dense, chosen.model.blocks.length, recipe.dtype);

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Tensor } from "../../kernels/runtime/types.ts";
-import { addDiagonal, factorSpd, solveSpd } from "../../plugins/factorization/dbf_admm/spd_solve.ts";
+import { factorSpd, matrixBlocks, solveSpd } from "../../plugins/factorization/dbf_admm/spd_solve.ts";
 import { encodeModel } from "../graph/encode.ts";
 import { createGraph } from "../graph/graph.ts";
 import { add, div, gatherElements, gemm, max, mul, sqrt, squeeze, sub, transpose, unsqueeze } from "../graph/ops.ts";
@@ -54,11 +54,14 @@ export function correctionGraph(
   const root = max(g, sqrt(g, diagonal), 1e-20);
   const column = unsqueeze(g, root, [1]);
   const scaled = div(g, div(g, covariance, column), root);
-  const matrix = addDiagonal(g, scaled, cols, g.constant(ridge));
   // The ridge alone bounds the spectrum from below; a factor is kept for rounding.
-  const bounds = { lowest: ridge / 2, diagonal: 1 + ridge + 1e-3, leaf: SOLVER_LEAF, block: SOLVER_BLOCK };
+  const bounds = { lowest: ridge / 2, diagonal: 1 + 1e-3, shift: ridge, leaf: SOLVER_LEAF, block: SOLVER_BLOCK };
   const pull = div(g, transpose(g, gemm(g, weight, cross), [1, 0]), column);
-  const solved = div(g, solveSpd(g, factorSpd(g, matrix, cols, bounds), pull), column);
+  const solved = div(
+    g,
+    solveSpd(g, factorSpd(g, matrixBlocks(g, scaled), [0, cols], g.constant(ridge), bounds), pull),
+    column,
+  );
   g.output("corrected", add(g, weight, mul(g, transpose(g, solved, [1, 0]), strength)));
   return g;
 }

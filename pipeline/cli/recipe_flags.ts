@@ -28,7 +28,7 @@ export const RECIPE_FLAGS: FlagTable = {
   calibration: {
     kind: "text",
     value: "FILE",
-    help: "text, .jsonl, or token ids (.json, .i32) that importance and tuning are measured on",
+    help: "text, .jsonl, or token ids (.json, .i32) that importance and tuning are measured on; self: the model's own",
   },
   keep: { kind: "list", value: "REGEX", help: "leave layers dense whose weight name matches" },
   blocks: { kind: "text", value: "FIRST-LAST", help: "make a model of these decoder blocks only, e.g. 0-1" },

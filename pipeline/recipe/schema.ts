@@ -53,10 +53,12 @@ const Stages = v.strictObject({
 
 /** Samples that calibrated stages see. */
 const Calibration = v.strictObject({
-  /** A text file, JSON lines, or token ids. */
+  /** A text file, JSON lines, or token ids; `"self"` for the model's own text. */
   source: v.pipe(v.string(), v.nonEmpty()),
   /** Windows. */
   sequences: v.optional(Count, 128),
+  /** Windows of the model's own text beside these. */
+  generated: v.optional(v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(0)), 0),
   /** Tokens a window. */
   length: v.optional(Count, 512),
 });
@@ -125,7 +127,12 @@ export interface RecipeInput {
   readonly parallel?: number;
   readonly seed?: number;
   readonly effort?: "fast" | "balanced" | "best";
-  readonly calibration?: { readonly source: string; readonly sequences?: number; readonly length?: number };
+  readonly calibration?: {
+    readonly source: string;
+    readonly sequences?: number;
+    readonly generated?: number;
+    readonly length?: number;
+  };
 }
 
 /** A recipe with its defaults. */
@@ -166,6 +173,14 @@ export interface Recipe {
   readonly seed: number;
   /** Preset for stages that have an option `effort` and were not given one. */
   readonly effort: "fast" | "balanced" | "best";
-  /** Samples that calibrated stages see: `sequences` windows of `length` tokens from the file `source`. */
-  readonly calibration?: { readonly source: string; readonly sequences: number; readonly length: number };
+  /**
+   * Samples that calibrated stages see: `sequences` windows of `length` tokens from the file `source` (`"self"`: the
+   * model's own text), and `generated` more of the model's own text.
+   */
+  readonly calibration?: {
+    readonly source: string;
+    readonly sequences: number;
+    readonly generated: number;
+    readonly length: number;
+  };
 }

@@ -1,0 +1,15 @@
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { openRuntime } from "../../../kernels/runtime/open.ts";
+import { selfText } from "../../../pipeline/calibrate/self_text.ts";
+import { openModel } from "../../../pipeline/evaluate/open_model.ts";
+
+Deno.test("selfText() gives whole windows of the model's own text, the same for the same seed", async () => {
+  await using runtime = await openRuntime({ threads: 1 });
+  await using model = await openModel("tests/fixtures/tiny-llama", runtime);
+  const options = { count: 3, length: 24, seed: 5, batch: 2 };
+  const windows = await selfText(model, options);
+  assertEquals(windows.map(({ length }) => length), [24, 24, 24]);
+  assert(windows.every((window) => window.every((token) => token >= 0 && token < model.vocabularySize)));
+  assertEquals(await selfText(model, options), windows);
+  assertNotEquals(await selfText(model, { ...options, seed: 6 }), windows);
+});
