@@ -37,6 +37,7 @@ export const RECIPE: RecipeInput = {
   model: MODEL,
   out: OUT,
   bits: 2,
+  effort: "fast",
   calibration: { source: join(MODEL, "calibration.txt"), sequences: 64, length: CONTEXT },
   stages: {
     importance: "fisher-diagonal",
