@@ -1,0 +1,299 @@
+import { assert, assertEquals } from "@std/assert";
+import { encodeModel } from "../../../../pipeline/graph/encode.ts";
+import { createGraph } from "../../../../pipeline/graph/graph.ts";
+import { admmStepGraph } from "../../../../plugins/factorization/dbf_admm/admm_step.ts";
+import { packGraph, unpackGraph } from "../../../../plugins/factorization/dbf_admm/bits.ts";
+import { errorGraph, refitGraph } from "../../../../plugins/factorization/dbf_admm/refit.ts";
+import { signDescentGraph } from "../../../../plugins/factorization/dbf_admm/sign_descent.ts";
+import { factorSpd, gramBlocks, matrixBlocks, solveSpd } from "../../../../plugins/factorization/dbf_admm/spd_solve.ts";
+import { rankOne } from "../../../../plugins/factorization/dbf_admm/svid.ts";
+import { weighGraph } from "../../../../plugins/factorization/dbf_admm/weigh.ts";
+import { runGraph, runtime } from "./run_graph.ts";
+import { at, largestDifference, type Matrix, matrix, product, randomMatrix, solve, transposed } from "./twins.ts";
+
+const BLOCKS = { leaf: 16, block: 48 };
+
+function signMatrix(rows: number, cols: number, seed: number): Matrix {
+  const x = randomMatrix(rows, cols, seed);
+  return matrix(rows, cols, (i, j) => at(x, i, j) >= 0 ? 1 : -1);
+}
+
+/** Rows of length one, the first `share` of each row's weight on few columns: large eigenvalues, like heavy importance. */
+function unitRows(rows: number, cols: number, seed: number): Matrix {
+  const signs = signMatrix(rows, cols, seed);
+  const weight = Float64Array.from({ length: cols }, (_, j) => 1 / (1 + j) ** 2);
+  const total = Math.sqrt(weight.reduce((sum, x) => sum + x * x, 0));
+  return matrix(rows, cols, (i, j) => at(signs, i, j) * weight[j] / total);
+}
+
+const positive = (rows: number, cols: number, seed: number): Matrix => {
+  const x = randomMatrix(rows, cols, seed);
+  return matrix(rows, cols, (i, j) => 0.2 + Math.abs(at(x, i, j)));
+};
+
+Deno.test("solveSpd equals elimination in f64 to 2e-5 for every size, also with eigenvalues in the dozens", async () => {
+  for (const k of [1, 2, 15, 16, 17, 33, 48, 49, 97, 150]) {
+    const f = unitRows(k, 40, k), t = randomMatrix(k, 7, k + 1), lambda = 0.3;
+    for (const fromGram of [true, false]) {
+      const gram = product(f, transposed(f));
+      const g = createGraph("solve");
+      const source = fromGram
+        ? gramBlocks(g, g.input("f", "float32", [k, 40]))
+        : matrixBlocks(g, g.input("m", "float32", [k, k]));
+      const bounds = { lowest: 0.3, diagonal: 1.001, shift: 0.3, ...BLOCKS };
+      const factor = factorSpd(g, source, [0, k], g.input("lambda", "float32", []), bounds);
+      g.output("x", solveSpd(g, factor, g.input("t", "float32", [k, 7])));
+      const { x } = await runGraph(g, { ...(fromGram ? { f } : { m: gram }), lambda, t });
+      const expected = solve(matrix(k, k, (i, j) => at(gram, i, j) + (i === j ? lambda : 0)), t);
+      const difference = largestDifference(x, expected.data);
+      assert(difference < 2e-5 * Math.max(1, Math.max(...expected.data.map(Math.abs))), `k=${k}: ${difference}`);
+    }
+  }
+});
+
+function rankOneTwin(x: Matrix, v: Matrix, iterations: number): { u: Matrix; v: Matrix } {
+  const magnitude = matrix(x.rows, x.cols, (i, j) => Math.abs(at(x, i, j)));
+  let u = product(magnitude, transposed(v));
+  for (let i = 0; i < iterations; i++) {
+    const next = product(transposed(u), magnitude);
+    const length = Math.hypot(...next.data);
+    v = matrix(1, x.cols, (_, j) => next.data[j] / length);
+    u = product(magnitude, transposed(v));
+  }
+  return { u, v };
+}
+
+Deno.test("rankOne equals its f64 twin to 1e-5", async () => {
+  const x = randomMatrix(29, 43, 3), start = positive(1, 43, 4);
+  const g = createGraph("svid");
+  const { u, v } = rankOne(g, g.input("x", "float32", [29, 43]), g.input("v", "float32", [1, 43]), 3);
+  g.output("u_out", u);
+  g.output("v_out", v);
+  const result = await runGraph(g, { x, v: start });
+  const expected = rankOneTwin(x, start, 3);
+  assert(largestDifference(result.u_out, expected.u.data) < 1e-5 * Math.max(...expected.u.data));
+  assert(largestDifference(result.v_out, expected.v.data) < 1e-5);
+});
+
+interface Side {
+  y: Matrix;
+  u: Matrix;
+  v: Matrix;
+}
+
+/** One half step in f64, written from the algorithm's definition with Z and U apart. */
+function halfTwin(fixed: Matrix, cross: Matrix, side: Side, rho: number, ridge: number, soft: number) {
+  const k = fixed.rows, p = cross.cols;
+  const gram = product(fixed, transposed(fixed));
+  const project = ({ y, u, v }: Side) => matrix(k, p, (i, j) => Math.sign(at(y, i, j)) * at(u, i, 0) * at(v, 0, j));
+  let current = side, z = project(side), x = z;
+  let dual = matrix(k, p, (i, j) => at(side.y, i, j) - at(z, i, j));
+  for (const penalty of [rho, 1]) {
+    const system = matrix(k, k, (i, j) => at(gram, i, j) + (i === j ? ridge + penalty : 0));
+    x = solve(system, matrix(k, p, (i, j) => at(cross, i, j) + penalty * (at(z, i, j) - at(dual, i, j))));
+    const y = matrix(k, p, (i, j) => at(x, i, j) + at(dual, i, j));
+    current = { y, ...rankOneTwin(y, current.v, 2) };
+    z = project(current);
+    dual = matrix(k, p, (i, j) => at(y, i, j) - at(z, i, j));
+  }
+  const mixed = matrix(k, p, (i, j) => at(z, i, j) + soft * (at(x, i, j) - at(z, i, j)));
+  const length = Float64Array.from({ length: k }, (_, i) => Math.hypot(...mixed.data.subarray(i * p, (i + 1) * p)));
+  return { ...current, fixed: matrix(k, p, (i, j) => at(mixed, i, j) / length[i]) };
+}
+
+Deno.test("admmStepGraph equals its f64 twin to 1e-4", async () => {
+  for (const [n, m, k] of [[23, 31, 19], [40, 9, 55], [7, 60, 33]]) {
+    const w = randomMatrix(n, m, n);
+    const side = (p: number, seed: number): Side => ({
+      y: randomMatrix(k, p, seed),
+      u: positive(k, 1, seed + 1),
+      v: positive(1, p, seed + 2),
+    });
+    const a = side(n, 10), b = side(m, 20), fixedB = unitRows(k, m, 30);
+    const [rho, ridge, soft] = [0.4, 0.1, 0.25];
+    const graph = admmStepGraph({
+      rows: n,
+      cols: m,
+      rank: k,
+      innerSteps: 2,
+      powerIterations: 2,
+      relaxation: 1,
+      bounds: { lowest: 0.4, diagonal: 1.001, shift: 1.2, ...BLOCKS },
+    });
+    const out = await runGraph(graph, {
+      w,
+      rho,
+      ridge,
+      soft,
+      aY: a.y,
+      aU: a.u,
+      aV: a.v,
+      bY: b.y,
+      bU: b.u,
+      bV: b.v,
+      bFixed: fixedB,
+    });
+    const nextA = halfTwin(fixedB, product(fixedB, transposed(w)), a, rho, ridge, soft);
+    const nextB = halfTwin(nextA.fixed, product(nextA.fixed, w), b, rho, ridge, soft);
+    for (
+      const [name, expected] of [
+        ["aY", nextA.y],
+        ["aU", nextA.u],
+        ["aV", nextA.v],
+        ["bY", nextB.y],
+        ["bU", nextB.u],
+        ["bV", nextB.v],
+        ["bFixed", nextB.fixed],
+      ] as const
+    ) {
+      const difference = largestDifference(out[`${name}_next`], expected.data);
+      const scale = Math.max(1, ...expected.data.map(Math.abs));
+      assert(difference < 1e-4 * scale, `${[n, m, k]} ${name}: ${difference}`);
+    }
+  }
+});
+
+interface Factors {
+  A: Matrix;
+  B: Matrix;
+  a: Matrix;
+  mid: Matrix;
+  b: Matrix;
+}
+
+function factors(n: number, m: number, k: number): Factors {
+  return {
+    A: signMatrix(k, n, 1),
+    B: signMatrix(k, m, 2),
+    a: positive(n, 1, 3),
+    mid: positive(k, 1, 4),
+    b: positive(1, m, 5),
+  };
+}
+
+function meanSquareResidual(w: Matrix, { A, B, a, mid, b }: Factors): number {
+  let sum = 0;
+  const x = product(transposed(matrix(A.rows, A.cols, (c, i) => at(A, c, i) * mid.data[c])), B);
+  for (let i = 0; i < w.rows; i++) {
+    for (let j = 0; j < w.cols; j++) sum += (at(w, i, j) - a.data[i] * at(x, i, j) * b.data[j]) ** 2;
+  }
+  return sum / w.data.length;
+}
+
+Deno.test("errorGraph equals its f64 twin to 1e-5", async () => {
+  const w = randomMatrix(21, 34, 9), f = factors(21, 34, 13);
+  const { error } = await runGraph(errorGraph(21, 34, 13), { w, ...f });
+  const expected = meanSquareResidual(w, f);
+  assert(Math.abs(error[0] - expected) < 1e-5 * expected);
+});
+
+Deno.test("refitGraph equals its f64 twin to 1e-3 and never raises the error", async () => {
+  for (const [n, m, k] of [[21, 34, 13], [9, 11, 30], [50, 20, 49]]) {
+    const w = randomMatrix(n, m, 9), f = factors(n, m, k);
+    const out = await runGraph(refitGraph(n, m, k, BLOCKS), { w, ...f });
+    const x = product(transposed(matrix(k, n, (c, i) => at(f.A, c, i) * f.mid.data[c])), f.B);
+    const ratio = (count: number, length: number, entry: (r: number, i: number) => [number, number]) =>
+      Float64Array.from({ length: count }, (_, r) => {
+        let top = 0, bottom = 0;
+        for (let i = 0; i < length; i++) {
+          const [value, fit] = entry(r, i);
+          top += value * fit;
+          bottom += fit * fit;
+        }
+        return top / bottom;
+      });
+    const a = ratio(n, m, (i, j) => [at(w, i, j), at(x, i, j) * f.b.data[j]]);
+    const b = ratio(m, n, (j, i) => [at(w, i, j), at(x, i, j) * a[i]]);
+    assert(largestDifference(out.a_next, a) < 1e-4 * Math.max(...a.map(Math.abs)), "a");
+    assert(largestDifference(out.b_next, b) < 1e-4 * Math.max(...b.map(Math.abs)), "b");
+    const p = matrix(k, n, (c, i) => at(f.A, c, i) * a[i]), q = matrix(k, m, (c, j) => at(f.B, c, j) * b[j]);
+    const pp = product(p, transposed(p)), qq = product(q, transposed(q)), pw = product(p, w);
+    const scale = at(pp, 0, 0) * at(qq, 0, 0);
+    const h = matrix(k, k, (c, d) => at(pp, c, d) * at(qq, c, d) / scale);
+    const right = matrix(k, 1, (c) => {
+      let sum = 0;
+      for (let j = 0; j < m; j++) sum += at(pw, c, j) * at(q, c, j);
+      for (let d = 0; d < k; d++) sum -= scale * at(h, c, d) * f.mid.data[d];
+      return sum / scale;
+    });
+    const step = solve(matrix(k, k, (c, d) => at(h, c, d) + (c === d ? 3e-3 : 0)), right);
+    const mid = f.mid.data.map((value, c) => value + step.data[c]);
+    const largest = Math.max(...mid.map(Math.abs));
+    assert(largestDifference(out.mid_next, mid) < 1e-3 * largest, `mid ${largestDifference(out.mid_next, mid)}`);
+    const refitted: Factors = {
+      ...f,
+      a: matrix(n, 1, (i) => out.a_next[i]),
+      b: matrix(1, m, (_, j) => out.b_next[j]),
+      mid: matrix(k, 1, (c) => out.mid_next[c]),
+    };
+    assert(meanSquareResidual(w, refitted) <= meanSquareResidual(w, f) * (1 + 1e-6));
+  }
+});
+
+Deno.test("signDescentGraph makes its f64 twin's signs and never raises the error", async () => {
+  for (const [n, m, k] of [[21, 34, 13], [9, 11, 70], [40, 20, 32]]) {
+    const w = randomMatrix(n, m, 31), f = factors(n, m, k);
+    f.b.data[0] = -f.b.data[0];
+    for (const side of ["B", "A"] as const) {
+      const [fixed, fixedScale, signs, scale] = side === "B" ? [f.A, f.a, f.B, f.b] : [f.B, f.b, f.A, f.a];
+      const p = signs.cols, q = fixed.cols;
+      const out = await runGraph(signDescentGraph(n, m, k, side), {
+        w,
+        fixed,
+        fixedScale: matrix(1, q, (_, i) => fixedScale.data[i]),
+        mid: f.mid,
+        signs,
+        scale: matrix(1, p, (_, j) => scale.data[j]),
+      });
+      const left = matrix(k, q, (c, i) => at(fixed, c, i) * fixedScale.data[i] * f.mid.data[c]);
+      const gram = product(left, transposed(left)), cross = product(left, side === "B" ? w : transposed(w));
+      const expected = matrix(k, p, (c, j) => at(signs, c, j) * Math.sign(scale.data[j]));
+      for (let c = 0; c < k; c++) {
+        for (let j = 0; j < p; j++) {
+          let pull = at(cross, c, j);
+          for (let d = 0; d < k; d++) {
+            if (d !== c) pull -= at(gram, c, d) * at(expected, d, j) * Math.abs(scale.data[j]);
+          }
+          expected.data[c * p + j] = pull >= 0 ? 1 : -1;
+        }
+      }
+      // A sum within rounding of zero may fall either way, and later signs follow: allow one in a hundred.
+      const different = expected.data.filter((value, i) => value !== out.signs_next[i]).length;
+      assert(different <= expected.data.length / 100, `${[n, m, k]} ${side}: ${different}`);
+      const next = { ...f, [side]: matrix(k, p, (c, j) => out.signs_next[c * p + j]) };
+      const magnitudes = Array.from(out.scale_next);
+      if (side === "B") next.b = matrix(1, m, (_, j) => magnitudes[j]);
+      else next.a = matrix(n, 1, (i) => magnitudes[i]);
+      assert(meanSquareResidual(w, next) <= meanSquareResidual(w, f) * (1 + 1e-6));
+    }
+  }
+});
+
+Deno.test("packGraph and unpackGraph round-trip every width modulo 32", async () => {
+  for (let cols = 1; cols <= 66; cols++) {
+    const signs = signMatrix(3, cols, cols);
+    const { bits } = await runGraph(packGraph(3, cols), { signs });
+    const { bits: same } = await runGraph(packGraph(3, cols, true), { signs: transposed(signs) });
+    assertEquals(same, bits);
+    await using session = await runtime.load(encodeModel(unpackGraph(3, cols)));
+    const packed = bits as Uint8Array;
+    const { signs: back } = await session.run({ bits: runtime.tensor("uint8", packed, [3, packed.length / 3]) });
+    assertEquals(Array.from(await back.read() as Float32Array), Array.from(signs.data));
+    assertEquals(packed[0] & 1, at(signs, 0, 0) > 0 ? 1 : 0);
+  }
+});
+
+Deno.test("weighGraph gives W̃ of mean square one and what it divided by", async () => {
+  const w = randomMatrix(13, 29, 1), row = positive(13, 1, 2), col = positive(1, 29, 3);
+  const { weighted, largest, rms } = await runGraph(weighGraph(13, 29), { w, row, col });
+  const factor = largest[0] * rms[0];
+  let square = 0;
+  for (let i = 0; i < 13; i++) {
+    for (let j = 0; j < 29; j++) {
+      const value = weighted[i * 29 + j];
+      square += value * value / w.data.length;
+      assert(Math.abs(value * factor - at(w, i, j) * row.data[i] * col.data[j]) < 1e-5);
+    }
+  }
+  assert(Math.abs(square - 1) < 1e-5);
+});
