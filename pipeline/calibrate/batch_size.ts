@@ -25,3 +25,28 @@ export function batchWindows(tokens: number, windows: readonly Int32Array[], sta
   }
   return Math.min(windows.length, Math.max(least, Math.round(tokens / windows[0].length)));
 }
+
+/** How long a training may go. */
+export interface TrainingLength {
+  /** Most passes over the windows, which bounds overfitting. */
+  readonly epochs: number;
+  /** Most tokens, repetitions counted, which bounds time. */
+  readonly tokens: number;
+}
+
+/**
+ * Steps of a training: as many as both bounds allow, one at least; 0 where a bound is 0.
+ *
+ * @param windows How many there are.
+ * @param batch Windows a step.
+ * @param length Tokens a window.
+ */
+export function trainingSteps(
+  { epochs, tokens }: TrainingLength,
+  windows: number,
+  batch: number,
+  length: number,
+): number {
+  const most = Math.min(epochs * windows / batch, tokens / (batch * length));
+  return most > 0 ? Math.max(1, Math.floor(most)) : 0;
+}

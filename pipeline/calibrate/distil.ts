@@ -8,7 +8,7 @@ import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { BlockDescription } from "../model/types.ts";
 import type { DbfFactors, StageContext, StageIO } from "../stream/stage.ts";
 import { type AdamW, openAdamW } from "./adamw.ts";
-import { batchWindows } from "./batch_size.ts";
+import { batchWindows, type TrainingLength, trainingSteps } from "./batch_size.ts";
 import type { BlockGraphKind, LinearTreatment } from "./block_graph.ts";
 import { type DbfRates, dbfVectors, trainedFactors, treatments } from "./block_state.ts";
 import { type ChainOptions, openChain } from "./chain.ts";
@@ -21,8 +21,7 @@ import { openStateStore, type StateStore } from "./state_store.ts";
 
 /** How a distillation trains. */
 export interface DistillationOptions {
-  /** Passes over the windows. */
-  readonly epochs: number;
+  readonly length: TrainingLength;
   readonly rates: DbfRates;
   /** Tokens a step, in whole windows, two at least. */
   readonly batchTokens: number;
@@ -162,7 +161,7 @@ export async function distilModel(
     const vectors = await engine.vectors(block);
     blocks.push({ block, linears: treatments(block, before), vectors, before: slim });
   }
-  const steps = Math.max(1, Math.floor(options.epochs * calibration.length / batch));
+  const steps = trainingSteps(options.length, calibration.length, batch, tokens);
   const batches = shuffledBatches(calibration.length, batch, options.seed);
   let running = Number.NaN;
   let saved = performance.now();

@@ -10,8 +10,8 @@ import type { ModelDescription } from "../model/types.ts";
 import { readFloats, readScalar } from "./engine.ts";
 import { buildCrossEntropy, buildDistillationLoss } from "./head_graph.ts";
 
-/** Most logits in one run: 64 MB of f32, of which a loss holds a handful. */
-const MOST_LOGITS = 16 * 2 ** 20;
+/** Most logits in one run: 64 MB of f32 (512 MB on a GPU), of which a loss holds a handful. */
+const MOST_LOGITS = { cpu: 2 ** 24, cuda: 2 ** 27, webgpu: 2 ** 25 } as const;
 
 /** A loss and where it pulls. */
 export interface HeadLoss {
@@ -45,7 +45,7 @@ export async function openHead(runtime: Runtime, model: ModelDescription, checkp
   const matrix = checkpoint.tensor(model.head);
   const head = runtime.tensor("float32", await matrix.read(), matrix.shape);
   const sized = { ...model, vocabularySize: matrix.shape[0] };
-  const chunk = Math.max(1, Math.floor(MOST_LOGITS / vocabularySize));
+  const chunk = Math.max(1, Math.floor(MOST_LOGITS[runtime.provider] / vocabularySize));
   const sessions = new Map<string, Promise<Session>>();
   const session = (name: string, build: () => ReturnType<typeof buildCrossEntropy>) => {
     let found = sessions.get(name);

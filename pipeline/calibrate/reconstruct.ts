@@ -8,7 +8,7 @@ import type { BlockDescription } from "../model/types.ts";
 import type { DbfFactors, LayerImportance, LayerJob, StageContext, StageIO } from "../stream/stage.ts";
 import type { Activations } from "./activations.ts";
 import { type AdamW, disposeVector, openAdamW, trainedVector } from "./adamw.ts";
-import { batchWindows } from "./batch_size.ts";
+import { batchWindows, type TrainingLength, trainingSteps } from "./batch_size.ts";
 import { blockLayout, type LinearTreatment } from "./block_graph.ts";
 import { compressionOrder } from "./block_order.ts";
 import { dbfVectors, signCount, trainedFactors, treatments } from "./block_state.ts";
@@ -22,11 +22,11 @@ import { tuneBlock } from "./tune.ts";
 
 /** What a reconstruction does; every part can be switched off. */
 export interface ReconstructionOptions {
-  /** Passes over the windows for the retuning of dense weights before each factorization; 0 leaves them. */
-  readonly retuneEpochs: number;
+  /** Of the retuning of dense weights before each factorization; 0 leaves them. */
+  readonly retune: TrainingLength;
   readonly retuneRate: number;
-  /** Passes for the tuning of signs and scales once the block is factorized; 0 leaves them. */
-  readonly signEpochs: number;
+  /** Of the tuning of signs and scales once the block is factorized; 0 leaves them. */
+  readonly signs: TrainingLength;
   readonly signRate: number;
   /** In means of each scale vector's magnitude. */
   readonly scaleRate: number;
@@ -70,6 +70,11 @@ function lossWeights(block: BlockDescription, importance: ReadonlyMap<string, La
   return mean > 0 ? weights.map((value) => value / mean) : new Float32Array(size).fill(1);
 }
 
+/** Steps of a training of the block. */
+function stepsOf({ inputs, batch }: BlockRun, length: TrainingLength): number {
+  return trainingSteps(length, inputs.windows, batch, inputs.tokens);
+}
+
 /** Trains the weights of `roles` in place. */
 async function retune(run: BlockRun, roles: readonly string[], weights: Map<string, Float32Array>): Promise<number> {
   const { engine, block, options, inputs } = run;
@@ -85,7 +90,7 @@ async function retune(run: BlockRun, roles: readonly string[], weights: Map<stri
     session: await engine.session(block, kind),
     feeds: run.frozen,
     trained: { dense: vector },
-    epochs: options.retuneEpochs,
+    steps: stepsOf(run, options.retune),
     seed: run.seed + roles.length,
     progress: (step, steps, loss) => run.report("retune", step, steps, loss),
   });
@@ -107,7 +112,7 @@ async function tuneSigns(run: BlockRun, factors: ReadonlyMap<string, DbfFactors>
     session: await engine.session(block, kind),
     feeds: run.frozen,
     trained: { ...vectors },
-    epochs: options.signEpochs,
+    steps: stepsOf(run, options.signs),
     seed: run.seed + 97,
     progress: (step, steps, loss) => run.report("signs", step, steps, loss),
   });
@@ -224,7 +229,7 @@ export async function reconstructBlock(
     // Nothing to make up for before the first linear of the first block.
     const untouched = position === 0 && index === 0;
     await correction?.({ inputs, reference: full, frozen }, role, weights);
-    if (options.retuneEpochs > 0 && !untouched) retuned = await retune(run, remaining, weights);
+    if (stepsOf(run, options.retune) > 0 && !untouched) retuned = await retune(run, remaining, weights);
     const job = jobOf.get(weight) as LayerJob;
     const found = await input.factorize(job, memoryTensor(weight, [rows, cols], weights.get(role)!));
     factors.set(weight, found);
@@ -232,7 +237,7 @@ export async function reconstructBlock(
     frozen[`weight/${role}`] = await products.weight(found);
   }
   let flipped = 0;
-  if (options.signEpochs > 0 && order.length > 0) {
+  if (stepsOf(run, options.signs) > 0 && order.length > 0) {
     const tuned = await tuneSigns(run, factors);
     flipped = flippedShare(factors, tuned);
     factors = tuned;

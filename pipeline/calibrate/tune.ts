@@ -25,8 +25,8 @@ export interface TuneOptions {
   readonly targets: Activations;
   /** Windows a step; the session's. */
   readonly batch: number;
-  /** Passes over the windows; may be a fraction. */
-  readonly epochs: number;
+  /** More than 0. */
+  readonly steps: number;
   readonly seed: number;
   readonly signal?: AbortSignal;
   readonly progress?: (step: number, steps: number, loss: number) => void;
@@ -43,10 +43,9 @@ const LAST_STEPS = 4;
 
 /** Trains `trained` with AdamW under a cosine schedule. */
 export async function tuneBlock(options: TuneOptions): Promise<TuneResult> {
-  const { engine, session, inputs, targets, batch, trained, signal } = options;
+  const { engine, session, inputs, targets, batch, steps, trained, signal } = options;
   const { tokens, features, windows } = inputs;
   const shape = [batch, tokens, features];
-  const steps = Math.max(1, Math.floor(options.epochs * windows / batch));
   const batches = shuffledBatches(windows, batch, options.seed);
   let first = 0, last = 0;
   for (let step = 0; step < steps; step++) {

@@ -10,26 +10,31 @@ import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 const rate = (otherwise: number) => v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10)), otherwise);
 
 const options = v.strictObject({
-  /** Preset of `epochs`: 3, 8 or 12. */
+  /** Preset of `tokens`. */
   effort: v.optional(v.picklist(["fast", "balanced", "best"]), "balanced"),
-  /** Passes over the calibration windows. */
-  epochs: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10_000))),
+  /** Most passes over the calibration windows. */
+  epochs: v.optional(v.pipe(v.number(), v.minValue(0), v.finite()), 8),
+  /** Most training tokens, repetitions counted. */
+  tokens: v.optional(v.pipe(v.number(), v.minValue(0), v.finite())),
   /** Learning rate of latents, in unit scale. */
   signRate: rate(2e-2),
   /** Learning rate of scales, in means of their magnitude. */
   scaleRate: rate(1e-2),
   /** Tokens a step, in whole windows, two at least. */
   batchTokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 1024),
-  /** Bytes of latents, scales and moments that may stay on the device; the rest is kept in files. */
-  residentBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 2 ** 30),
+  /** Bytes of latents, scales and moments that may stay on the device; the rest is kept in files. Default 1 GiB, 8 GiB on a GPU. */
+  residentBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0))),
   /** Seconds between saves, from which an interrupted run goes on. */
   saveSeconds: v.optional(v.pipe(v.number(), v.minValue(0)), 120),
   /** Order of the windows. */
   seed: v.optional(v.pipe(v.number(), v.integer()), 0),
 });
 
-/** Passes by effort. */
-const EPOCHS = { fast: 3, balanced: 8, best: 12 } as const;
+/** Default of `residentBytes` by provider. */
+const RESIDENT_BYTES = { cpu: 2 ** 30, cuda: 2 ** 33, webgpu: 2 ** 32 } as const;
+
+/** Training tokens by effort: 128, 1024 and 2048 steps. */
+const TOKENS = { fast: 2 ** 17, balanced: 2 ** 20, best: 2 ** 21 } as const;
 
 /**
  * Trains signs and scales of the whole compressed model by KL divergence of its next-token distribution from the
@@ -43,9 +48,12 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
   version: "1.0.0",
   description: "Trains signs and scales of the whole model by KL divergence from the full-precision logits.",
   options,
-  estimate: ({ rows, cols, rank }, { residentBytes }) => ({
+  estimate: ({ rows, cols, rank }, { residentBytes = RESIDENT_BYTES.cpu }) => ({
     peakBytes: residentBytes + 12 * 4 * 4 * rank * (rows + cols),
   }),
-  run: (input, { effort, epochs = EPOCHS[effort], signRate, scaleRate, ...rest }, context) =>
-    distilModel(input, { ...rest, epochs, rates: { signs: signRate, scales: scaleRate } }, context, "logits"),
+  run(input, { effort, epochs, tokens = TOKENS[effort], signRate, scaleRate, ...rest }, context) {
+    const residentBytes = rest.residentBytes ?? RESIDENT_BYTES[context.runtime.provider];
+    const rates = { signs: signRate, scales: scaleRate };
+    return distilModel(input, { ...rest, residentBytes, length: { epochs, tokens }, rates }, context, "logits");
+  },
 });

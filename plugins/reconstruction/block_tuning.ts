@@ -8,18 +8,20 @@ import { reconstructBlock } from "../../pipeline/calibrate/reconstruct.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 
 const rate = (otherwise: number) => v.optional(v.pipe(v.number(), v.gtValue(0), v.maxValue(10)), otherwise);
-const passes = v.pipe(v.number(), v.minValue(0), v.maxValue(10_000));
+const passes = v.pipe(v.number(), v.minValue(0), v.finite());
 
 const tokens = (otherwise: number) => v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), otherwise);
 
 const options = v.strictObject({
-  /** Preset of `retuneEpochs`: 1, 2 or 3. */
+  /** Preset of `retuneTokens`. */
   effort: v.optional(v.picklist(["fast", "balanced", "best"]), "balanced"),
-  /** Passes over the calibration windows for the retuning of what is still dense, before every linear. */
-  retuneEpochs: v.optional(passes),
+  /** Most passes over the calibration windows for the retuning of what is still dense, before every linear. */
+  retuneEpochs: v.optional(passes, 2),
+  /** Most tokens of each retuning, repetitions counted. */
+  retuneTokens: v.optional(passes),
   /** Learning rate of dense weights. Ten times what peers use, and worth it. */
   retuneRate: rate(1e-3),
-  /** Passes for signs and scales of the whole block, once it is factorized. A distillation afterwards makes them unnecessary. */
+  /** Passes over the windows for signs and scales of the whole block, once it is factorized. A distillation afterwards makes them unnecessary. */
   signEpochs: v.optional(passes, 0),
   /** Learning rate of latents, in unit scale. */
   signRate: rate(2e-2),
@@ -31,8 +33,8 @@ const options = v.strictObject({
   latents: v.optional(v.boolean(), true),
 });
 
-/** Passes of the dense retuning by effort. */
-const RETUNE_EPOCHS = { fast: 1, balanced: 2, best: 3 } as const;
+/** Tokens of a retuning by effort: 16, 64 and 128 steps. */
+const RETUNE_TOKENS = { fast: 2 ** 15, balanced: 2 ** 17, best: 2 ** 18 } as const;
 
 /**
  * Before each linear of a block is factorized, the weights that are still dense are trained so that the block's output
@@ -49,6 +51,15 @@ export const blockTuning: Stage<"reconstruction", typeof options> = defineStage(
   options,
   // a block has about a dozen such linears; weights, gradients and two moments of each
   estimate: ({ rows, cols }) => ({ peakBytes: 12 * 4 * 4 * rows * cols }),
-  run: (input, { effort, retuneEpochs = RETUNE_EPOCHS[effort], ...rest }, context) =>
-    reconstructBlock(input, { retuneEpochs, ...rest }, context, "block-tuning"),
+  run: (input, { effort, retuneEpochs, retuneTokens = RETUNE_TOKENS[effort], signEpochs, ...rest }, context) =>
+    reconstructBlock(
+      input,
+      {
+        ...rest,
+        retune: { epochs: retuneEpochs, tokens: retuneTokens },
+        signs: { epochs: signEpochs, tokens: Infinity },
+      },
+      context,
+      "block-tuning",
+    ),
 });

@@ -20,6 +20,9 @@ const options = v.strictObject({
   latents: v.optional(v.boolean(), true),
 });
 
+/** No training. */
+const NONE = { epochs: 0, tokens: 0 };
+
 /**
  * The gradient-free reconstruction: before each linear is factorized its weight is corrected in closed form for the
  * difference between the inputs it had in the full-precision model and those it gets now (QEP, arXiv 2504.09629).
@@ -36,7 +39,7 @@ export const errorCompensationStage: Stage<"reconstruction", typeof options> = d
   run: (input, { strength, ridge, batchTokens, latents }, context) =>
     reconstructBlock(
       input,
-      { retuneEpochs: 0, retuneRate: 1, signEpochs: 0, signRate: 1, scaleRate: 1, batchTokens, latents },
+      { retune: NONE, retuneRate: 1, signs: NONE, signRate: 1, scaleRate: 1, batchTokens, latents },
       context,
       "error-compensation",
       (engine, block) => {
