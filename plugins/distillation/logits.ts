@@ -48,8 +48,11 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
   version: "1.0.0",
   description: "Trains signs and scales of the whole model by KL divergence from the full-precision logits.",
   options,
-  estimate: ({ rows, cols, rank }, { residentBytes = RESIDENT_BYTES.cpu }) => ({
+  estimate: ({ rows, cols, rank }, { effort, tokens = TOKENS[effort], residentBytes = RESIDENT_BYTES.cpu }) => ({
+    // state, and the values and gradients of one block of about a dozen such layers
     peakBytes: residentBytes + 12 * 4 * 4 * rank * (rows + cols),
+    // forward, the same again in the backward pass, gradients of inputs and of signs: 2 a sign and token each
+    flops: 8 * rank * (rows + cols) * tokens,
   }),
   run(input, { effort, epochs, tokens = TOKENS[effort], signRate, scaleRate, ...rest }, context) {
     const residentBytes = rest.residentBytes ?? RESIDENT_BYTES[context.runtime.provider];

@@ -49,8 +49,12 @@ export const blockTuning: Stage<"reconstruction", typeof options> = defineStage(
   description:
     "Retunes dense weights before every linear, then optionally signs and scales, against the block's output.",
   options,
-  // a block has about a dozen such linears; weights, gradients and two moments of each
-  estimate: ({ rows, cols }) => ({ peakBytes: 12 * 4 * 4 * rows * cols }),
+  estimate: ({ rows, cols }, { effort, retuneTokens = RETUNE_TOKENS[effort] }) => ({
+    // a block has about a dozen such linears; weights, gradients and two moments of each
+    peakBytes: 12 * 4 * 4 * rows * cols,
+    // seven retunings; forward, gradients of inputs, and on average half of those of weights: 5 a weight and token
+    flops: 7 * 5 * rows * cols * retuneTokens,
+  }),
   run: (input, { effort, retuneEpochs, retuneTokens = RETUNE_TOKENS[effort], signEpochs, ...rest }, context) =>
     reconstructBlock(
       input,
