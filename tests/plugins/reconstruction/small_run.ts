@@ -64,6 +64,7 @@ export async function openSmallRun(bits = 1, fixture = "llama") {
       options: Record<string, unknown>,
       blocks = model.blocks,
       stage: Stage<"reconstruction"> = blockTuning as Stage<"reconstruction">,
+      reader = checkpoint,
     ) {
       const admm = v.parse(dbfAdmm.options, { iterations: 12, sweeps: 1 });
       for (const { index } of blocks) {
@@ -71,7 +72,7 @@ export async function openSmallRun(bits = 1, fixture = "llama") {
           {
             block: index,
             model,
-            checkpoint,
+            checkpoint: reader,
             jobs: jobs.filter(({ block }) => block === index),
             importance,
             calibration,
