@@ -10,7 +10,7 @@ import type { Graph, Value } from "../../../pipeline/graph/types.ts";
 import { createGraph } from "../../../pipeline/graph/graph.ts";
 import { add, div, gemm, max, mul, reduceSumSquare, sqrt, sub } from "../../../pipeline/graph/ops.ts";
 import { factorSpd, gramBlocks, solveSpd, type SpdBounds, type SpdFactor } from "./spd_solve.ts";
-import { rankOne, signed } from "./svid.ts";
+import { magnitudeOf, rankOne, signed } from "./svid.ts";
 
 /** Sizes and constants of a step. */
 export interface StepShape {
@@ -60,10 +60,11 @@ interface Penalties {
 function halfStep(g: Graph, fixed: Value, cross: Value, side: Side, penalties: Penalties, shape: StepShape): Solved {
   const { rank, innerSteps, bounds, relaxation } = shape;
   const gram = gramBlocks(g, fixed); // unit diagonal
-  const factorAt = (rho: Value | number) => factorSpd(g, gram, [0, rank], add(g, penalties.ridge, rho), bounds);
+  const factorAt = (rho: Value | number) =>
+    factorSpd(g, gram, [0, rank], add(g, penalties.ridge, rho), rho === 1 ? { ...bounds, lowest: 1 } : bounds);
   let { y, u, v } = side;
   let factor: SpdFactor | undefined, x: Value | undefined;
-  let z = signed(g, y, { u, v });
+  let z = signed(g, y, magnitudeOf(g, y), { u, v });
   for (let inner = 0; inner < innerSteps; inner++) {
     const rho = inner === 0 ? penalties.rho : 1;
     if (inner < 2) factor = factorAt(rho);
@@ -71,8 +72,9 @@ function halfStep(g: Graph, fixed: Value, cross: Value, side: Side, penalties: P
     x = solveSpd(g, factor!, add(g, cross, rho === 1 ? pull : mul(g, pull, rho)));
     // αX + (1 − α)Z + U
     y = relaxation === 1 ? sub(g, x, minusDual) : add(g, y, mul(g, sub(g, x, z), relaxation));
-    ({ u, v } = rankOne(g, y, v, shape.powerIterations));
-    z = signed(g, y, { u, v });
+    const magnitude = magnitudeOf(g, y);
+    ({ u, v } = rankOne(g, magnitude, v, shape.powerIterations));
+    z = signed(g, y, magnitude, { u, v });
   }
   const mixed = add(g, z, mul(g, sub(g, x!, z), penalties.soft));
   const length = sqrt(g, reduceSumSquare(g, mixed, [1]));

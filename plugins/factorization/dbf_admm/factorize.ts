@@ -61,7 +61,7 @@ async function scalar(tensor: Tensor): Promise<number> {
 
 /** Block sizes of the solves: CPUs pay for operations, GPUs for launches. */
 function blocksOf(runtime: Runtime): { readonly leaf: number; readonly block: number } {
-  return runtime.provider === "cpu" ? { leaf: 32, block: 128 } : { leaf: 128, block: 512 };
+  return runtime.provider === "cpu" ? { leaf: 48, block: 144 } : { leaf: 256, block: 512 };
 }
 
 /** W̃ on the device, its sum of squares one per element, and the factor that was divided out. */

@@ -82,8 +82,8 @@ const SCHEDULE = {
 /** Presets; measured trade-offs are in plugins/factorization/README.md. */
 export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "latents">>> = {
   fast: { iterations: 40, innerSteps: 2, ...SCHEDULE, sweeps: 2, refits: 2, tolerance: 1e-3 },
-  balanced: { iterations: 115, innerSteps: 2, ...SCHEDULE, sweeps: 3, refits: 2, tolerance: 3e-4 },
-  best: { iterations: 500, innerSteps: 2, ...SCHEDULE, sweeps: 6, refits: 2, tolerance: 1e-4 },
+  balanced: { iterations: 125, innerSteps: 2, ...SCHEDULE, sweeps: 4, refits: 2, tolerance: 3e-4 },
+  best: { iterations: 450, innerSteps: 2, ...SCHEDULE, sweeps: 6, refits: 2, tolerance: 1e-4 },
 };
 
 /**

@@ -38,14 +38,18 @@ export function unit(g: Graph, x: Value): Value {
   return div(g, x, add(g, sqrt(g, reduceSumSquare(g, x)), TINY));
 }
 
+/** `|x|` + 1e-30, elementwise. */
+export function magnitudeOf(g: Graph, x: Value): Value {
+  return add(g, abs(g, x), TINY);
+}
+
 /**
- * Power iteration on `|x|`, started from `v`: v ← |X|ᵀ|X|v / ‖·‖, then u = |X|v.
+ * Power iteration on a matrix of magnitudes, started from `v`: v ← |X|ᵀ|X|v / ‖·‖, then u = |X|v.
  *
- * @param x `(rows, cols)`.
+ * @param magnitude `(rows, cols)`, > 0.
  * @param v `(1, cols)`, positive.
  */
-export function rankOne(g: Graph, x: Value, v: Value, iterations: number): RankOne {
-  const magnitude = abs(g, x);
+export function rankOne(g: Graph, magnitude: Value, v: Value, iterations: number): RankOne {
   let u = gemm(g, magnitude, v, { transB: true });
   for (let i = 0; i < iterations; i++) {
     v = unit(g, gemm(g, u, magnitude, { transA: true }));
@@ -54,7 +58,7 @@ export function rankOne(g: Graph, x: Value, v: Value, iterations: number): RankO
   return { u, v };
 }
 
-/** `sign(x) ⊙ u·v`, zero where x is zero. */
-export function signed(g: Graph, x: Value, { u, v }: RankOne): Value {
-  return mul(g, mul(g, sign(g, x), u), v);
+/** `sign(x) ⊙ u·v`, zero where x is zero. x/|x| is several times faster than ONNX Runtime's scalar Sign on CPUs. */
+export function signed(g: Graph, x: Value, magnitude: Value, { u, v }: RankOne): Value {
+  return mul(g, mul(g, div(g, x, magnitude), u), v);
 }
