@@ -8,6 +8,7 @@ import { createGraph } from "../../../pipeline/graph/graph.ts";
 import {
   abs,
   add,
+  concat,
   gather,
   gemm,
   greaterOrEqual,
@@ -17,10 +18,11 @@ import {
   neg,
   pad,
   range,
+  reduceSum,
   reshape,
-  scan,
   scatterND,
   slice,
+  split,
   sub,
   where,
 } from "../../../pipeline/graph/ops.ts";
@@ -50,7 +52,7 @@ export function signDescentGraph(n: number, m: number, k: number, side: "A" | "B
   const f = mul(g, mul(g, fixed, fixedScale), mid);
   const gram = padded(gemm(g, f, f, { transB: true }), size - k);
   const cross = padded(gemm(g, f, w, { transB: side === "A" }));
-  const magnitude = reshape(g, abs(g, scale), [p]);
+  const magnitude = abs(g, scale), negative = neg(g, magnitude);
   const start = padded(mul(g, signs, scale));
 
   const body = createGraph("panel", { outer: g });
@@ -59,29 +61,29 @@ export function signDescentGraph(n: number, m: number, k: number, side: "A" | "B
   const state = body.input("panel_state", "float32", [size, p]);
   const rows = add(body, range(body, int64(body, 0), int64(body, PANEL), int64(body, 1)), mul(body, index, PANEL));
   const gramRows = gather(body, gram, rows), old = gather(body, state, rows);
-  const residual = sub(body, gemm(body, gramRows, state), gather(body, cross, rows)); // G·B̃ − C of the panel's rows
   const block = gather(body, gramRows, rows, 1);
-
-  const step = createGraph("row", { outer: body });
-  const r = step.input("row_residual", "float32", [PANEL, p]);
-  const row = step.input("row_index", "int64", []);
-  const weight = step.input("row_gram", "float32", [PANEL]);
-  const before = step.input("row_before", "float32", [p]);
-  const pull = sub(step, mul(step, before, gather(step, weight, row)), gather(step, r, row));
-  const after = where(step, greaterOrEqual(step, pull, 0), magnitude, neg(step, magnitude));
-  const change = mul(step, reshape(step, weight, [PANEL, 1]), sub(step, after, before));
-  step.output("row_residual_next", add(step, r, change));
-  step.output("row_after", after);
-  const [, updated] = scan(body, [residual], [
-    range(body, int64(body, 0), int64(body, PANEL), int64(body, 1)),
-    block,
-    old,
-  ], step);
+  // T = (C − G·B̃) + diag(G) ⊙ B̃: the pull on each sign with its own part taken out.
+  const residual = sub(body, gather(body, cross, rows), gemm(body, gramRows, state));
+  const eye = body.constant(Float32Array.from({ length: PANEL ** 2 }, (_, at) => at % (PANEL + 1) ? 0 : 1), [
+    PANEL,
+    PANEL,
+  ]);
+  const diagonal = reduceSum(body, mul(body, block, eye), [1]);
+  let pull = add(body, residual, mul(body, old, diagonal));
+  const ones = Array<number>(PANEL).fill(1);
+  const before = split(body, old, 0, ones), columns = split(body, block, 1, ones);
+  const after: Value[] = [];
+  for (let row = 0; row < PANEL; row++) {
+    const sign = where(body, greaterOrEqual(body, slice(body, pull, 0, row, row + 1), 0), magnitude, negative);
+    after.push(sign);
+    if (row + 1 < PANEL) pull = sub(body, pull, mul(body, columns[row], sub(body, sign, before[row])));
+  }
+  const updated = concat(body, after, 0);
 
   body.output("panel_go_on", body.constant(Uint8Array.of(1), [], "bool"));
   body.output("panel_state_next", scatterND(body, state, reshape(body, rows, [PANEL, 1]), updated));
   const [end] = loop(g, int64(g, size / PANEL), [start], body);
   g.output("signs_next", signOf(g, size === k ? end : slice(g, end, 0, 0, k)));
-  g.output("scale_next", abs(g, scale));
+  g.output("scale_next", magnitude);
   return g;
 }
