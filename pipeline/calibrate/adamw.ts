@@ -47,7 +47,7 @@ export interface AdamW extends AsyncDisposable {
 /**
  * One step of AdamW (Loshchilov & Hutter, arXiv 1711.05101) with bias correction (Kingma & Ba, arXiv 1412.6980).
  * Inputs `parameter`, `gradient`, `first`, `second` `(n,)`, `rates` `(n,)` or `(1,)`, `factor` and `correction` scalars:
- * factor = schedule / (1 − β₁ᵗ), correction = 1 / √(1 − β₂ᵗ). Outputs `parameter_next`, `first_next`, `second_next`.
+ * factor = schedule / (1 − β₁ᵗ), correction = 1 / √(1 − β₂ᵗ); with weight decay also `decay` = schedule · decay. Outputs `parameter_next`, `first_next`, `second_next`.
  */
 export function buildAdamW(options: AdamWOptions = {}): Graph {
   const { beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weightDecay = 0 } = options;
@@ -64,7 +64,7 @@ export function buildAdamW(options: AdamWOptions = {}): Graph {
   const square = add(g, mul(g, second, beta2), mul(g, mul(g, gradient, gradient), 1 - beta2));
   // p ← p − rate·( m/(1−β₁ᵗ) / (√v/√(1−β₂ᵗ) + ε) + decay·p )
   const direction = div(g, mul(g, mean, factor), add(g, mul(g, sqrt(g, square), correction), epsilon));
-  const move = weightDecay === 0 ? direction : add(g, direction, mul(g, parameter, weightDecay));
+  const move = weightDecay === 0 ? direction : add(g, direction, mul(g, parameter, g.input("decay", "float32", [])));
   const next = sub(g, parameter, mul(g, move, rates));
   g.output("parameter_next", next);
   g.output("first_next", mean);
@@ -91,14 +91,18 @@ export function buildAdamW(options: AdamWOptions = {}): Graph {
  * ```
  */
 export async function openAdamW(runtime: Runtime, options: AdamWOptions = {}): Promise<AdamW> {
-  const { beta1 = 0.9, beta2 = 0.95 } = options;
+  const { beta1 = 0.9, beta2 = 0.95, weightDecay = 0 } = options;
   const session: Session = await runtime.load(encodeModel(buildAdamW(options)), { name: "AdamW step" });
   return {
     async step(vector, gradient, step, factor) {
       using scale = runtime.tensor("float32", Float32Array.of(factor / (1 - beta1 ** (step + 1))), []);
       using correction = runtime.tensor("float32", Float32Array.of(1 / Math.sqrt(1 - beta2 ** (step + 1))), []);
       const { parameter, first, second, rates } = vector;
-      const next = await session.run({ parameter, gradient, first, second, rates, factor: scale, correction });
+      using decay = weightDecay === 0
+        ? undefined
+        : runtime.tensor("float32", Float32Array.of(factor * weightDecay), []);
+      const feeds = { parameter, gradient, first, second, rates, factor: scale, correction };
+      const next = await session.run(decay === undefined ? feeds : { ...feeds, decay });
       vector.parameter = next.parameter_next;
       vector.first = next.first_next;
       vector.second = next.second_next;

@@ -29,7 +29,6 @@ export interface DistillationOptions {
   readonly residentBytes: number;
   /** Seconds between saves of the state, from which an interrupted run goes on. */
   readonly saveSeconds: number;
-  readonly seed: number;
 }
 
 /** One block in training. */
@@ -162,7 +161,7 @@ export async function distilModel(
     blocks.push({ block, linears: treatments(block, before), vectors, before: slim });
   }
   const steps = trainingSteps(options.length, calibration.length, batch, tokens);
-  const batches = shuffledBatches(calibration.length, batch, options.seed);
+  const batches = shuffledBatches(calibration.length, batch, jobs[0]?.seed ?? 0);
   let running = Number.NaN;
   let saved = performance.now();
   for (let step = first; step < steps; step++) {

@@ -26,8 +26,6 @@ const options = v.strictObject({
   residentBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0))),
   /** Seconds between saves, from which an interrupted run goes on. */
   saveSeconds: v.optional(v.pipe(v.number(), v.minValue(0)), 120),
-  /** Order of the windows. */
-  seed: v.optional(v.pipe(v.number(), v.integer()), 0),
 });
 
 /** Default of `residentBytes` by provider. */
