@@ -1,5 +1,5 @@
 /**
- * One outer step of ADMM (arXiv 2505.11076, section 4) as one graph.
+ * Half an outer step of ADMM (arXiv 2505.11076, section 4) as one graph: solves for A, or for B, with the other fixed.
  *
  * Both factors are kept with the middle dimension first: Aᵀ `(k, n)` and B `(k, m)`, so that both halves are the same
  * program. Of the splitting variables only Y = X + U is kept, as Z = sign(Y) ⊙ u·v and U = Y − Z follow from it.
@@ -40,10 +40,7 @@ interface Solved extends Side {
   readonly fixed: Value;
 }
 
-/** Names of the state's tensors, fed and returned under the same names (outputs have the suffix `_next`). */
-export const STATE = ["aY", "aU", "aV", "bY", "bU", "bV", "bFixed"] as const;
-
-/** Scalars fed to every step, see {@linkcode Penalties}. */
+/** Scalars fed to every half step, see {@linkcode Penalties}. */
 export const SCALARS = ["rho", "ridge", "soft"] as const;
 
 /** Scalars of a half step. */
@@ -82,27 +79,28 @@ function halfStep(g: Graph, fixed: Value, cross: Value, side: Side, penalties: P
 }
 
 /**
- * Inputs: `w` W̃ `(n, m)`, the scalars and the state; outputs: the state after A's half and then B's.
+ * The half step for A or B, p being its outer dimension and q the other's.
+ *
+ * Inputs: `w` W̃ `(n, m)`, scalars `rho`, `ridge`, `soft`, the other factor `fixed` `(k, q)`, and the state `y` `(k, p)`, `u` `(k, 1)`,
+ * `v` `(1, p)`. Outputs: `y_next`, `u_next`, `v_next`, and `fixed_next` `(k, p)` for the other half.
  */
-export function admmStepGraph(shape: StepShape): Graph {
+export function admmHalfGraph(shape: StepShape, which: "A" | "B"): Graph {
   const { rows: n, cols: m, rank: k } = shape;
-  const g = createGraph("admm_step");
+  const [p, q] = which === "A" ? [n, m] : [m, n];
+  const g = createGraph(`admm_${which}`);
   const w = g.input("w", "float32", [n, m]);
   const [rho, ridge, soft] = SCALARS.map((name) => g.input(name, "float32", []));
-  const penalties: Penalties = { rho, ridge, soft };
-  const side = (name: string, p: number): Side => ({
-    y: g.input(`${name}Y`, "float32", [k, p]),
-    u: g.input(`${name}U`, "float32", [k, 1]),
-    v: g.input(`${name}V`, "float32", [1, p]),
-  });
-  const a = side("a", n), b = side("b", m), fixedB = g.input("bFixed", "float32", [k, m]);
-  const nextA = g.scope("A", () => halfStep(g, fixedB, gemm(g, fixedB, w, { transB: true }), a, penalties, shape));
-  const nextB = g.scope("B", () => halfStep(g, nextA.fixed, gemm(g, nextA.fixed, w), b, penalties, shape));
-  for (const [name, next] of [["a", nextA], ["b", nextB]] as const) {
-    g.output(`${name}Y_next`, next.y);
-    g.output(`${name}U_next`, next.u);
-    g.output(`${name}V_next`, next.v);
-  }
-  g.output("bFixed_next", nextB.fixed);
+  const fixed = g.input("fixed", "float32", [k, q]);
+  const side = {
+    y: g.input("y", "float32", [k, p]),
+    u: g.input("u", "float32", [k, 1]),
+    v: g.input("v", "float32", [1, p]),
+  };
+  const cross = gemm(g, fixed, w, { transB: which === "A" });
+  const next = halfStep(g, fixed, cross, side, { rho, ridge, soft }, shape);
+  g.output("y_next", next.y);
+  g.output("u_next", next.u);
+  g.output("v_next", next.v);
+  g.output("fixed_next", next.fixed);
   return g;
 }

@@ -6,7 +6,7 @@
 import type { Runtime, Tensor } from "../../../kernels/runtime/types.ts";
 import type { DbfFactors, SignMatrix } from "../../../pipeline/stream/stage.ts";
 import { f32ToF16Bits } from "../../../pipeline/checkpoint/half.ts";
-import { admmStepGraph, SCALARS, STATE } from "./admm_step.ts";
+import { admmHalfGraph, SCALARS, type StepShape } from "./admm_step.ts";
 import { packedRowBytes, packGraph, unpackGraph } from "./bits.ts";
 import { extractGraph, latentsGraph } from "./latents.ts";
 import type { Settings } from "./options.ts";
@@ -105,47 +105,47 @@ async function iterate(
   dispose(bits);
   const filled = (length: number, value: number, shape: number[]) =>
     runtime.tensor("float32", new Float32Array(length).fill(value), shape);
-  let state: Tensors = {
-    aY: filled(k * n, 0, [k, n]),
-    aU: filled(k, 0, [k, 1]),
-    aV: filled(n, 1, [1, n]),
-    bY: signs,
-    bU: filled(k, 1, [k, 1]),
-    bV: filled(m, 1, [1, m]),
-    bFixed: unit,
+  const sides: Record<"A" | "B", Tensors> = {
+    A: { y: filled(k * n, 0, [k, n]), u: filled(k, 0, [k, 1]), v: filled(n, 1, [1, n]) },
+    B: { y: signs, u: filled(k, 1, [k, 1]), v: filled(m, 1, [1, m]) },
   };
-  const step = await pool.get(
-    "step",
-    () =>
-      admmStepGraph({
-        rows: n,
-        cols: m,
-        rank: k,
-        innerSteps: settings.innerSteps,
-        powerIterations: 2,
-        relaxation: settings.relaxation,
-        bounds: {
-          lowest: lowestPenalty(settings),
-          diagonal: 1.001,
-          shift: 1 + Math.max(settings.ridgeStart, settings.ridgeEnd),
-          ...blocksOf(runtime),
-        },
-      }),
-  );
+  let fixed = unit;
+  const shape: StepShape = {
+    rows: n,
+    cols: m,
+    rank: k,
+    innerSteps: settings.innerSteps,
+    powerIterations: 2,
+    relaxation: settings.relaxation,
+    bounds: {
+      lowest: lowestPenalty(settings),
+      diagonal: 1.001,
+      shift: 1 + Math.max(settings.ridgeStart, settings.ridgeEnd),
+      ...blocksOf(runtime),
+    },
+  };
   try {
     for (let t = 0; t < settings.iterations; t++) {
       signal?.throwIfAborted();
       const penalties = penaltiesAt(t, settings);
       const scalars = Object.fromEntries(SCALARS.map((name) => [name, filled(1, penalties[name], [])]));
-      const next = await step.run({ w, ...scalars, ...state });
-      dispose(...Object.values(scalars), ...Object.values(state));
-      state = Object.fromEntries(STATE.map((name) => [name, next[`${name}_next`]]));
+      for (const which of ["A", "B"] as const) {
+        const half = await pool.get(`half${which}`, () => admmHalfGraph(shape, which));
+        const next = await half.run({ w, ...scalars, fixed, ...sides[which] });
+        dispose(fixed, ...Object.values(sides[which]));
+        sides[which] = { y: next.y_next, u: next.u_next, v: next.v_next };
+        fixed = next.fixed_next;
+      }
+      dispose(...Object.values(scalars));
       report();
     }
-    return state;
+    const { A, B } = sides;
+    return { aY: A.y, aU: A.u, aV: A.v, bY: B.y, bU: B.u, bV: B.v };
   } catch (error) {
-    dispose(...Object.values(state));
+    dispose(...Object.values(sides.A), ...Object.values(sides.B));
     throw error;
+  } finally {
+    dispose(fixed);
   }
 }
 
@@ -263,12 +263,13 @@ function finishScales(a: Float32Array, mid: Float32Array, b: Float32Array, facto
  * coordinate descent.
  *
  * @throws {RangeError} when W has NaN or infinite entries.
+ * @throws {Error} when the iteration diverges, as TF32 can make it.
  */
 export async function factorize(problem: Problem, settings: Settings, context: FactorizeContext): Promise<DbfFactors> {
   const { rows: n, cols: m, rank: k } = problem;
   const shared = n * m <= MOST_KEPT_ELEMENTS;
   const prefix = `dbf-admm ${n}x${m} k=${k} ${JSON.stringify(settings)}`;
-  await using pool = openPool(context.runtime, prefix, shared);
+  await using pool = openPool(context.runtime, prefix, shared, { tf32: settings.tf32 });
   const total = settings.iterations + settings.sweeps + 2;
   let done = 0;
   const report = (detail?: Record<string, number>) =>
@@ -283,6 +284,13 @@ export async function factorize(problem: Problem, settings: Settings, context: F
     f = await extract.run({ aY, aV, bY, bU, bV });
     if (!settings.latents) dispose(...Object.values(state));
     const weightedError = await polish(problem, settings, w, f, pool, context, report);
+    if (!Number.isFinite(weightedError)) {
+      throw new Error(
+        `Cannot factorize "${problem.name}": the iteration diverged (error ${weightedError})${
+          settings.tf32 ? "; switch the option tf32 off" : "; raise the option ridgeEnd or rhoStart"
+        }`,
+      );
+    }
     const read = async (tensor: Tensor) => await tensor.read() as Float32Array;
     const [a, mid, b] = finishScales(await read(f.a), await read(f.mid), await read(f.b), factor, problem.weighting);
     return {

@@ -40,6 +40,8 @@ export const dbfAdmmOptions = v.strictObject({
   refits: count(100),
   /** Stop descending when a sweep lowers the weighted error by less than this share of it. */
   tolerance: v.optional(v.pipe(v.number(), v.finite(), v.minValue(0))),
+  /** CUDA only: TF32 in products. About twice as fast; heavily weighted layers may diverge, which is an error. */
+  tf32: v.optional(v.boolean(), false),
   /** Keep the continuous iterate for sign tuning. */
   latents: v.optional(v.boolean(), true),
 });
@@ -63,6 +65,7 @@ export interface Settings {
   readonly sweeps: number;
   readonly refits: number;
   readonly tolerance: number;
+  readonly tf32: boolean;
   readonly latents: boolean;
 }
 
@@ -80,7 +83,7 @@ const SCHEDULE = {
 };
 
 /** Presets; measured trade-offs are in plugins/factorization/README.md. */
-export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "latents">>> = {
+export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "latents" | "tf32">>> = {
   fast: { iterations: 40, innerSteps: 2, ...SCHEDULE, sweeps: 2, refits: 2, tolerance: 1e-3 },
   balanced: { iterations: 125, innerSteps: 2, ...SCHEDULE, sweeps: 4, refits: 2, tolerance: 3e-4 },
   best: { iterations: 450, innerSteps: 2, ...SCHEDULE, sweeps: 6, refits: 2, tolerance: 1e-4 },
@@ -102,5 +105,5 @@ export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "
 export function settingsOf(options: DbfAdmmOptions): Settings {
   const { effort, ...given } = options;
   const explicit = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-  return { ...PRESETS[effort], latents: options.latents, ...explicit };
+  return { ...PRESETS[effort], latents: options.latents, tf32: options.tf32, ...explicit };
 }

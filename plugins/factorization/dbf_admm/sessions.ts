@@ -24,9 +24,15 @@ export interface SessionPool extends AsyncDisposable {
  * A pool for one layer.
  *
  * @param prefix Distinguishes shapes and settings, e.g. `"4096x4096k2048"`.
+ * @param defaults Options of all its sessions.
  * @param shared Whether sessions outlive the layer, for others of the same prefix.
  */
-export function openPool(runtime: Runtime, prefix: string, shared: boolean): SessionPool {
+export function openPool(
+  runtime: Runtime,
+  prefix: string,
+  shared: boolean,
+  defaults: SessionOptions = {},
+): SessionPool {
   const kept = pools.get(runtime) ?? new Map<string, Promise<Session>>();
   pools.set(runtime, kept);
   const own = new Map<string, Promise<Session>>();
@@ -36,7 +42,7 @@ export function openPool(runtime: Runtime, prefix: string, shared: boolean): Ses
       const full = `${prefix}/${key}`;
       let session = sessions.get(full);
       if (session === undefined) {
-        session = runtime.load(encodeModel(build()), { name: full, ...options });
+        session = runtime.load(encodeModel(build()), { name: full, ...defaults, ...options });
         session.catch(() => sessions.delete(full));
       } else sessions.delete(full);
       sessions.set(full, session);

@@ -4,18 +4,7 @@
  * @module
  */
 import type { Graph, Value } from "../../../pipeline/graph/types.ts";
-import {
-  abs,
-  add,
-  div,
-  gemm,
-  greaterOrEqual,
-  mul,
-  reduceSumSquare,
-  sign,
-  sqrt,
-  where,
-} from "../../../pipeline/graph/ops.ts";
+import { abs, add, div, gemm, greaterOrEqual, mul, reduceSumSquare, sqrt, where } from "../../../pipeline/graph/ops.ts";
 
 /** Keeps quotients of all-zero matrices finite. */
 const TINY = 1e-30;
