@@ -84,6 +84,7 @@ async function weigh(problem: Problem, pool: SessionPool, runtime: Runtime): Pro
   } finally {
     dispose(weight, row, col);
     weight = undefined;
+    await pool.clear();
   }
 }
 
@@ -103,6 +104,7 @@ async function iterate(
   const bits = runtime.tensor("uint8", new Uint8Array(words.buffer), [k, packedRowBytes(m)]);
   const { signs, unit } = await unpack.run({ bits });
   dispose(bits);
+  await pool.clear();
   const filled = (length: number, value: number, shape: number[]) =>
     runtime.tensor("float32", new Float32Array(length).fill(value), shape);
   const sides: Record<"A" | "B", Tensors> = {
@@ -146,6 +148,7 @@ async function iterate(
     throw error;
   } finally {
     dispose(fixed);
+    await pool.clear();
   }
 }
 
@@ -163,13 +166,16 @@ async function polish(
   const { runtime, signal } = context;
   const measure = async () => {
     const session = await pool.get("error", () => errorGraph(n, m, k));
-    return scalar((await session.run({ w, ...f })).error);
+    const result = await scalar((await session.run({ w, ...f })).error);
+    await pool.clear();
+    return result;
   };
   const refit = async () => {
     const session = await pool.get("refit", () => refitGraph(n, m, k, blocksOf(runtime)));
     const next = await session.run({ w, ...f });
     dispose(f.a, f.mid, f.b);
     [f.a, f.mid, f.b] = [next.a_next, next.mid_next, next.b_next];
+    await pool.clear();
   };
   const descend = async (side: "A" | "B") => {
     const session = await pool.get(`descend${side}`, () => signDescentGraph(n, m, k, side));
@@ -192,6 +198,7 @@ async function polish(
       f.a = await reshaped(runtime, next.scale_next, [n, 1]);
       dispose(next.scale_next);
     } else f.b = next.scale_next;
+    await pool.clear();
   };
   let error = await measure();
   report({ errorAfterAdmm: error });

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Graph, Value } from "../../../pipeline/graph/types.ts";
+import type { Graph } from "../../../pipeline/graph/types.ts";
 import { createGraph } from "../../../pipeline/graph/graph.ts";
 import { add, div, gemm, max, mul, reduceSum, reduceSumSquare, reshape, sub } from "../../../pipeline/graph/ops.ts";
 import { factorSpd, matrixBlocks, solveSpd, type SpdBounds } from "./spd_solve.ts";
@@ -30,10 +30,9 @@ export function refitGraph(n: number, m: number, k: number, blocks: Pick<SpdBoun
   let a = g.input("a", "float32", [n, 1]), b = g.input("b", "float32", [1, m]);
   let mid = g.input("mid", "float32", [k, 1]);
   const x = gemm(g, mul(g, signsA, mid), signsB, { transA: true }); // A·diag(mid)·B
-  const fit = (scaled: Value, axis: number) =>
-    div(g, reduceSum(g, mul(g, w, scaled), [axis]), max(g, reduceSumSquare(g, scaled, [axis]), TINY));
-  a = fit(mul(g, x, b), 1);
-  b = fit(mul(g, x, a), 0);
+  const wx = mul(g, w, x), xx = mul(g, x, x);
+  a = div(g, gemm(g, wx, b, { transB: true }), max(g, gemm(g, xx, mul(g, b, b), { transB: true }), TINY));
+  b = div(g, gemm(g, a, wx, { transA: true }), max(g, gemm(g, mul(g, a, a), xx, { transA: true }), TINY));
   const p = mul(g, signsA, reshape(g, a, [1, n])), q = mul(g, signsB, b);
   // Signs are ±1, so the diagonal of H is constant: ‖a‖²‖b‖².
   const diagonal = max(

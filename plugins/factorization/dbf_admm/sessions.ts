@@ -18,6 +18,8 @@ const pools = new WeakMap<Runtime, Map<string, Promise<Session>>>();
 export interface SessionPool extends AsyncDisposable {
   /** The session of the graph that `build` makes; `key` names it among graphs of the same pool. */
   get(key: string, build: () => Graph, options?: SessionOptions): Promise<Session>;
+  /** Ends the sessions that are not shared, with the memory that they keep for their next run. */
+  clear(): Promise<void>;
 }
 
 /**
@@ -37,6 +39,11 @@ export function openPool(
   pools.set(runtime, kept);
   const own = new Map<string, Promise<Session>>();
   const sessions = shared ? kept : own;
+  const clear = async () => {
+    const ended = await Promise.allSettled(own.values());
+    own.clear();
+    for (const each of ended) if (each.status === "fulfilled") await each.value[Symbol.asyncDispose]();
+  };
   return {
     get(key, build, options = {}) {
       const full = `${prefix}/${key}`;
@@ -53,10 +60,7 @@ export function openPool(
       }
       return session;
     },
-    async [Symbol.asyncDispose]() {
-      const ended = await Promise.allSettled(own.values());
-      own.clear();
-      for (const each of ended) if (each.status === "fulfilled") await each.value[Symbol.asyncDispose]();
-    },
+    clear,
+    [Symbol.asyncDispose]: clear,
   };
 }
