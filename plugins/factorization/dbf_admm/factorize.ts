@@ -117,7 +117,7 @@ async function iterate(
     cols: m,
     rank: k,
     innerSteps: settings.innerSteps,
-    powerIterations: 2,
+    powerIterations: 1,
     relaxation: settings.relaxation,
     bounds: {
       lowest: lowestPenalty(settings),

@@ -86,7 +86,7 @@ const SCHEDULE = {
 export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "latents" | "tf32">>> = {
   fast: { iterations: 40, innerSteps: 2, ...SCHEDULE, sweeps: 2, refits: 2, tolerance: 1e-3 },
   balanced: { iterations: 125, innerSteps: 2, ...SCHEDULE, sweeps: 4, refits: 2, tolerance: 3e-4 },
-  best: { iterations: 450, innerSteps: 2, ...SCHEDULE, sweeps: 6, refits: 2, tolerance: 1e-4 },
+  best: { iterations: 600, innerSteps: 2, ...SCHEDULE, sweeps: 6, refits: 2, tolerance: 1e-4 },
 };
 
 /**
