@@ -12,6 +12,7 @@ import { extractGraph, latentsGraph } from "./latents.ts";
 import type { Settings } from "./options.ts";
 import { randomWords } from "./random_signs.ts";
 import { errorGraph, refitGraph } from "./refit.ts";
+import { pairFlipsGraph } from "./pair_flips.ts";
 import { lowestPenalty, penaltiesAt } from "./schedule.ts";
 import { MOST_KEPT_ELEMENTS, openPool, type SessionPool } from "./sessions.ts";
 import { signDescentGraph } from "./sign_descent.ts";
@@ -48,6 +49,9 @@ export interface FactorizeContext {
 }
 
 type Tensors = Record<string, Tensor>;
+
+/** Passes of pair flips that stand for a sweep on a GPU: a few hundredths of all signs flip. */
+const GPU_PASSES = 96;
 
 function dispose(...tensors: readonly (Tensor | undefined)[]): void {
   for (const each of tensors) each?.[Symbol.dispose]();
@@ -177,8 +181,10 @@ async function polish(
     [f.a, f.mid, f.b] = [next.a_next, next.mid_next, next.b_next];
     await pool.clear();
   };
-  const descend = async (side: "A" | "B") => {
-    const session = await pool.get(`descend${side}`, () => signDescentGraph(n, m, k, side));
+  const descend = async (side: "A" | "B", passes: number) => {
+    const session = passes > 0
+      ? await pool.get(`pairs${side}`, () => pairFlipsGraph(n, m, k, side, passes))
+      : await pool.get(`descend${side}`, () => signDescentGraph(n, m, k, side));
     const flat = (tensor: Tensor, length: number) => reshaped(runtime, tensor, [1, length]);
     const own = side === "A" ? "a" : "b", other = side === "A" ? "b" : "a";
     const fixedScale = other === "a" ? await flat(f.a, n) : f.b, scale = own === "a" ? await flat(f.a, n) : f.b;
@@ -204,15 +210,21 @@ async function polish(
   report({ errorAfterAdmm: error });
   for (let round = 0; round < settings.refits; round++) await refit();
   if (settings.refits > 0) report({ errorAfterRefit: error = await measure() });
-  for (let sweep = 0; sweep < settings.sweeps; sweep++) {
+  const round = async (name: string, passes: number) => {
     signal?.throwIfAborted();
-    await descend("B");
-    await descend("A");
+    await descend("B", passes);
+    await descend("A", passes);
     await refit();
     const before = error;
-    report({ [`errorAfterSweep${sweep + 1}`]: error = await measure() });
-    if (before - error <= settings.tolerance * before) break;
+    report({ [name]: error = await measure() });
+    return before - error > settings.tolerance * before;
+  };
+  // Row after row is fast on a CPU and all launches on a GPU, which flips the best signs of all columns at once instead.
+  const sweepPasses = runtime.provider === "cpu" ? 0 : Math.max(GPU_PASSES, settings.pairPasses);
+  for (let sweep = 1; sweep <= settings.sweeps; sweep++) {
+    if (!await round(`errorAfterSweep${sweep}`, sweepPasses)) break;
   }
+  if (settings.pairPasses > 0 && runtime.provider === "cpu") await round("errorAfterPairs", settings.pairPasses);
   return error;
 }
 
@@ -277,7 +289,7 @@ export async function factorize(problem: Problem, settings: Settings, context: F
   const shared = n * m <= MOST_KEPT_ELEMENTS;
   const prefix = `dbf-admm ${n}x${m} k=${k} ${JSON.stringify(settings)}`;
   await using pool = openPool(context.runtime, prefix, shared, { tf32: settings.tf32 });
-  const total = settings.iterations + settings.sweeps + 2;
+  const total = settings.iterations + settings.sweeps + 3;
   let done = 0;
   const report = (detail?: Record<string, number>) =>
     context.onProgress?.({ done: Math.min(++done, total), total, ...(detail && { detail }) });

@@ -36,6 +36,8 @@ export const dbfAdmmOptions = v.strictObject({
   relaxation: v.optional(v.pipe(v.number(), v.gtValue(0), v.ltValue(2))),
   /** Sweeps of sign coordinate descent over both factors afterwards. */
   sweeps: count(1000),
+  /** Passes of pair flips per factor after the sweeps; a GPU does them instead of sweeps, which are sequential over rows. */
+  pairPasses: count(100_000),
   /** Rounds of the exact scale refit before the first sweep; one more follows every sweep. */
   refits: count(100),
   /** Stop descending when a sweep lowers the weighted error by less than this share of it. */
@@ -63,6 +65,7 @@ export interface Settings {
   readonly softPower: number;
   readonly relaxation: number;
   readonly sweeps: number;
+  readonly pairPasses: number;
   readonly refits: number;
   readonly tolerance: number;
   readonly tf32: boolean;
@@ -84,9 +87,9 @@ const SCHEDULE = {
 
 /** Presets; measured trade-offs are in plugins/factorization/README.md. */
 export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "latents" | "tf32">>> = {
-  fast: { iterations: 40, innerSteps: 2, ...SCHEDULE, sweeps: 2, refits: 2, tolerance: 1e-3 },
-  balanced: { iterations: 125, innerSteps: 2, ...SCHEDULE, sweeps: 4, refits: 2, tolerance: 3e-4 },
-  best: { iterations: 600, innerSteps: 2, ...SCHEDULE, sweeps: 6, refits: 2, tolerance: 1e-4 },
+  fast: { iterations: 40, innerSteps: 2, ...SCHEDULE, sweeps: 2, pairPasses: 0, refits: 2, tolerance: 1e-3 },
+  balanced: { iterations: 125, innerSteps: 2, ...SCHEDULE, sweeps: 3, pairPasses: 32, refits: 2, tolerance: 3e-4 },
+  best: { iterations: 600, innerSteps: 2, ...SCHEDULE, sweeps: 6, pairPasses: 128, refits: 2, tolerance: 1e-4 },
 };
 
 /**

@@ -3,6 +3,7 @@ import { encodeModel } from "../../../../pipeline/graph/encode.ts";
 import { createGraph } from "../../../../pipeline/graph/graph.ts";
 import { admmHalfGraph, type StepShape } from "../../../../plugins/factorization/dbf_admm/admm_step.ts";
 import { packGraph, unpackGraph } from "../../../../plugins/factorization/dbf_admm/bits.ts";
+import { pairFlipsGraph } from "../../../../plugins/factorization/dbf_admm/pair_flips.ts";
 import { errorGraph, refitGraph } from "../../../../plugins/factorization/dbf_admm/refit.ts";
 import { signDescentGraph } from "../../../../plugins/factorization/dbf_admm/sign_descent.ts";
 import { factorSpd, gramBlocks, matrixBlocks, solveSpd } from "../../../../plugins/factorization/dbf_admm/spd_solve.ts";
@@ -247,6 +248,32 @@ Deno.test("signDescentGraph makes its f64 twin's signs and never raises the erro
       else next.a = matrix(n, 1, (i) => magnitudes[i]);
       assert(meanSquareResidual(w, next) <= meanSquareResidual(w, f) * (1 + 1e-6));
     }
+  }
+});
+
+Deno.test("pairFlipsGraph lowers the error below every single flip's reach", async () => {
+  for (const [n, m, k] of [[21, 34, 13], [9, 11, 40], [40, 20, 1]]) {
+    const w = randomMatrix(n, m, 31), f = factors(n, m, k);
+    const vector = (x: Matrix) => matrix(1, x.data.length, (_, j) => x.data[j]);
+    const feeds = { w, fixed: f.A, fixedScale: vector(f.a), mid: f.mid, scale: vector(f.b) };
+    let signs: ArrayLike<number> = f.B.data;
+    for (let sweep = 0; sweep < 30; sweep++) {
+      signs = (await runGraph(signDescentGraph(n, m, k, "B"), {
+        ...feeds,
+        signs: matrix(k, m, (c, j) => signs[c * m + j]),
+      }))
+        .signs_next;
+    }
+    const at1 = { ...f, B: matrix(k, m, (c, j) => signs[c * m + j]) };
+    const out = await runGraph(pairFlipsGraph(n, m, k, "B", 48), { ...feeds, signs: at1.B });
+    const at2 = { ...f, B: matrix(k, m, (c, j) => out.signs_next[c * m + j]) };
+    const [before, after] = [meanSquareResidual(w, at1), meanSquareResidual(w, at2)];
+    assert(after <= before * (1 + 1e-6), `${after} after ${before}`);
+    if (k > 1) assert(after < before * 0.999, `${[n, m, k]}: ${after} after ${before}`);
+    // The same for A by transposition of everything.
+    const wT = transposed(w);
+    const other = await runGraph(pairFlipsGraph(m, n, k, "A", 48), { ...feeds, w: wT, signs: at1.B });
+    assertEquals(other.signs_next, out.signs_next);
   }
 });
 
