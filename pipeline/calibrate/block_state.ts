@@ -9,7 +9,7 @@ import type { BlockDescription } from "../model/types.ts";
 import type { DbfFactors } from "../stream/stage.ts";
 import { type TrainedVector, trainedVector } from "./adamw.ts";
 import { blockLayout, type LinearTreatment } from "./block_graph.ts";
-import { factorArrays, packLatents } from "./dbf_linear.ts";
+import { factorArrays, packLatents, signDifference } from "./dbf_linear.ts";
 import { cutSegments, elementsOf, joinSegments, type Segment } from "./parameters.ts";
 
 /** Learning rates before the schedule. */
@@ -104,9 +104,22 @@ function signedHalf(latents: Float32Array): Float32Array {
   return latents.map((value) => value >= 0 ? Math.max(value, LEAST_HALF) : Math.min(value, -LEAST_HALF));
 }
 
-/** Signs of all linears of a shape, for reports. */
-export function signCount(factors: ReadonlyMap<string, DbfFactors>): number {
+/** Signs of all factors together. */
+function signCount(factors: ReadonlyMap<string, DbfFactors>): number {
   let count = 0;
   for (const { A, B } of factors.values()) count += elementsOf([A.rows, A.cols]) + elementsOf([B.rows, B.cols]);
   return count;
+}
+
+/** Share of signs that differ. */
+export function flippedShare(
+  before: ReadonlyMap<string, DbfFactors>,
+  after: ReadonlyMap<string, DbfFactors>,
+): number {
+  let flipped = 0;
+  for (const [name, { A, B }] of after) {
+    const old = before.get(name)!;
+    flipped += signDifference(old.A, A) + signDifference(old.B, B);
+  }
+  return flipped / Math.max(1, signCount(after));
 }

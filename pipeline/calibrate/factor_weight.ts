@@ -7,7 +7,9 @@ import type { Runtime, Session, Tensor } from "../../kernels/runtime/types.ts";
 import { encodeModel } from "../graph/encode.ts";
 import { createGraph } from "../graph/graph.ts";
 import { matMul, mul, unsqueeze } from "../graph/ops.ts";
+import type { BlockDescription } from "../model/types.ts";
 import type { DbfFactors, SignMatrix } from "../stream/stage.ts";
+import type { BlockEngine, Feeds } from "./engine.ts";
 
 /** Computes Ŵ of factors as a tensor `(rows, cols)`. */
 export interface FactorWeights extends AsyncDisposable {
@@ -43,4 +45,20 @@ export function unpackSigns({ rows, cols, words }: SignMatrix): Float32Array {
     }
   }
   return signs;
+}
+
+/** Dense weights of a block whose compressed layers are committed: `weight/ROLE` of all linears. */
+export async function committedWeights(
+  engine: BlockEngine,
+  products: FactorWeights,
+  block: BlockDescription,
+  factors: (name: string) => Promise<DbfFactors | undefined>,
+): Promise<Feeds> {
+  const feeds: Feeds = {};
+  for (const { role, weight } of block.linears) {
+    const found = await factors(weight);
+    if (found === undefined) Object.assign(feeds, await engine.weights(block, [role]));
+    else feeds[`weight/${role}`] = await products.weight(found);
+  }
+  return feeds;
 }

@@ -3,38 +3,18 @@
  *
  * @module
  */
-import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { BlockDescription } from "../model/types.ts";
 import type { DbfFactors, LayerImportance, LayerJob, StageContext, StageIO } from "../stream/stage.ts";
 import type { Activations } from "./activations.ts";
-import { type AdamW, disposeVector, openAdamW, trainedVector } from "./adamw.ts";
-import { batchWindows, type TrainingLength, trainingSteps } from "./batch_size.ts";
-import { blockLayout, type LinearTreatment } from "./block_graph.ts";
+import { openAdamW } from "./adamw.ts";
+import { batchWindows } from "./batch_size.ts";
 import { compressionOrder } from "./block_order.ts";
-import { dbfVectors, signCount, trainedFactors, treatments } from "./block_state.ts";
+import { flippedShare } from "./block_state.ts";
+import { type BlockRun, type ReconstructionOptions, retune, stepsOf, tuneSigns } from "./block_training.ts";
 import { advanceChain, type ChainOptions, dropChain, openChain } from "./chain.ts";
-import { signDifference } from "./dbf_linear.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, openBlockEngine } from "./engine.ts";
-import { type FactorWeights, openFactorWeights } from "./factor_weight.ts";
+import { committedWeights, openFactorWeights } from "./factor_weight.ts";
 import { memoryTensor } from "./memory_tensor.ts";
-import { cutSegments, joinSegments } from "./parameters.ts";
-import { tuneBlock } from "./tune.ts";
-
-/** What a reconstruction does; every part can be switched off. */
-export interface ReconstructionOptions {
-  /** Of the retuning of dense weights before each factorization; 0 leaves them. */
-  readonly retune: TrainingLength;
-  readonly retuneRate: number;
-  /** Of the tuning of signs and scales once the block is factorized; 0 leaves them. */
-  readonly signs: TrainingLength;
-  readonly signRate: number;
-  /** In means of each scale vector's magnitude. */
-  readonly scaleRate: number;
-  /** Tokens a step, in whole windows. */
-  readonly batchTokens: number;
-  /** Keep latents for a later distillation. */
-  readonly latents: boolean;
-}
 
 /** What changes a still-dense weight before it is factorized, other than training. */
 export type WeightCorrection = (
@@ -43,24 +23,6 @@ export type WeightCorrection = (
   weights: Map<string, Float32Array>,
 ) => Promise<void>;
 
-/** A block under reconstruction. */
-interface BlockRun {
-  readonly engine: BlockEngine;
-  readonly optimizer: AdamW;
-  readonly products: FactorWeights;
-  readonly block: BlockDescription;
-  readonly options: ReconstructionOptions;
-  /** Windows a step. */
-  readonly batch: number;
-  readonly inputs: Activations;
-  readonly targets: Activations;
-  /** Norms, biases, the loss weights, and `weight/ROLE` of factorized or kept linears. */
-  readonly frozen: Feeds;
-  readonly seed: number;
-  readonly signal: AbortSignal;
-  readonly report: (step: string, done: number, total: number, loss: number) => void;
-}
-
 /** Weights of the block's loss: importance of what the last linear adds to the residual stream, over its mean. */
 function lossWeights(block: BlockDescription, importance: ReadonlyMap<string, LayerImportance>, size: number) {
   const last = block.linears.find(({ role }) => role.endsWith("down_proj"));
@@ -68,88 +30,6 @@ function lossWeights(block: BlockDescription, importance: ReadonlyMap<string, La
   const weights = output ?? new Float32Array(size).fill(1);
   const mean = weights.reduce((sum, value) => sum + value, 0) / size;
   return mean > 0 ? weights.map((value) => value / mean) : new Float32Array(size).fill(1);
-}
-
-/** Steps of a training of the block. */
-function stepsOf({ inputs, batch }: BlockRun, length: TrainingLength): number {
-  return trainingSteps(length, inputs.windows, batch, inputs.tokens);
-}
-
-/** Trains the weights of `roles` in place. */
-async function retune(run: BlockRun, roles: readonly string[], weights: Map<string, Float32Array>): Promise<number> {
-  const { engine, block, options, inputs } = run;
-  const linears = new Map<string, LinearTreatment>(block.linears.map(({ role }) => [
-    role,
-    roles.includes(role) ? "trained" : "frozen",
-  ]));
-  const { dense: segments } = blockLayout(block, linears);
-  const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears } as const;
-  const vector = trainedVector(engine.runtime, joinSegments(segments, weights), Float32Array.of(options.retuneRate));
-  const { last } = await tuneBlock({
-    ...run,
-    session: await engine.session(block, kind),
-    feeds: run.frozen,
-    trained: { dense: vector },
-    steps: stepsOf(run, options.retune),
-    seed: run.seed + roles.length,
-    progress: (step, steps, loss) => run.report("retune", step, steps, loss),
-  });
-  const flat = await vector.parameter.read() as Float32Array;
-  for (const [role, piece] of cutSegments(segments, flat)) weights.set(role, piece);
-  disposeVector(vector);
-  await engine.drop(block, kind);
-  return last;
-}
-
-/** Trains signs and scales of all factorized linears together. */
-async function tuneSigns(run: BlockRun, factors: ReadonlyMap<string, DbfFactors>): Promise<Map<string, DbfFactors>> {
-  const { engine, block, options, inputs } = run;
-  const linears = treatments(block, factors);
-  const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears } as const;
-  const vectors = dbfVectors(engine.runtime, block, factors, { signs: options.signRate, scales: options.scaleRate });
-  await tuneBlock({
-    ...run,
-    session: await engine.session(block, kind),
-    feeds: run.frozen,
-    trained: { ...vectors },
-    steps: stepsOf(run, options.signs),
-    seed: run.seed + 97,
-    progress: (step, steps, loss) => run.report("signs", step, steps, loss),
-  });
-  const tuned = await trainedFactors(block, factors, vectors, options);
-  disposeVector(vectors.latents);
-  disposeVector(vectors.scales);
-  await engine.drop(block, kind);
-  return tuned;
-}
-
-/** Share of signs that differ. */
-export function flippedShare(
-  before: ReadonlyMap<string, DbfFactors>,
-  after: ReadonlyMap<string, DbfFactors>,
-): number {
-  let flipped = 0;
-  for (const [name, { A, B }] of after) {
-    const old = before.get(name)!;
-    flipped += signDifference(old.A, A) + signDifference(old.B, B);
-  }
-  return flipped / Math.max(1, signCount(after));
-}
-
-/** Dense weights of a block whose compressed layers are committed: `weight/ROLE` of all linears. */
-export async function committedWeights(
-  engine: BlockEngine,
-  products: FactorWeights,
-  block: BlockDescription,
-  factors: (name: string) => Promise<DbfFactors | undefined>,
-): Promise<Feeds> {
-  const feeds: Feeds = {};
-  for (const { role, weight } of block.linears) {
-    const found = await factors(weight);
-    if (found === undefined) Object.assign(feeds, await engine.weights(block, [role]));
-    else feeds[`weight/${role}`] = await products.weight(found);
-  }
-  return feeds;
 }
 
 /**
@@ -209,7 +89,6 @@ export async function reconstructBlock(
   const run: BlockRun = {
     engine,
     optimizer,
-    products,
     block,
     options,
     batch,
@@ -247,7 +126,7 @@ export async function reconstructBlock(
     }
   }
   using _next = await advanceChain(chain, "compressed", block, inputs, frozen);
-  disposeFeeds(frozen as Record<string, Tensor>);
+  disposeFeeds(frozen);
   for (const kind of ["full", "compressed"] as const) dropChain(chain, kind, position - 1);
   const seconds = (performance.now() - started) / 1000;
   const detail = { retuneLoss: retuned, flipped, seconds };

@@ -1,0 +1,108 @@
+/**
+ * The two trainings inside a block under reconstruction: of its dense weights, and of signs and scales.
+ *
+ * @module
+ */
+import type { BlockDescription } from "../model/types.ts";
+import type { DbfFactors } from "../stream/stage.ts";
+import type { Activations } from "./activations.ts";
+import { type AdamW, disposeVector, trainedVector } from "./adamw.ts";
+import { type TrainingLength, trainingSteps } from "./batch_size.ts";
+import { blockLayout, type LinearTreatment } from "./block_graph.ts";
+import { dbfVectors, trainedFactors, treatments } from "./block_state.ts";
+import type { BlockEngine, Feeds } from "./engine.ts";
+import { cutSegments, joinSegments } from "./parameters.ts";
+import { tuneBlock } from "./tune.ts";
+
+/** What a reconstruction does; every part can be switched off. */
+export interface ReconstructionOptions {
+  /** Of the retuning of dense weights before each factorization; 0 leaves them. */
+  readonly retune: TrainingLength;
+  readonly retuneRate: number;
+  /** Of the tuning of signs and scales once the block is factorized; 0 leaves them. */
+  readonly signs: TrainingLength;
+  readonly signRate: number;
+  /** In means of each scale vector's magnitude. */
+  readonly scaleRate: number;
+  /** Tokens a step, in whole windows. */
+  readonly batchTokens: number;
+  /** Keep latents for a later distillation. */
+  readonly latents: boolean;
+}
+
+/** A block under reconstruction. */
+export interface BlockRun {
+  readonly engine: BlockEngine;
+  readonly optimizer: AdamW;
+  readonly block: BlockDescription;
+  readonly options: ReconstructionOptions;
+  /** Windows a step. */
+  readonly batch: number;
+  readonly inputs: Activations;
+  readonly targets: Activations;
+  /** Norms, biases, the loss weights, and `weight/ROLE` of factorized or kept linears. */
+  readonly frozen: Feeds;
+  readonly seed: number;
+  readonly signal: AbortSignal;
+  readonly report: (step: string, done: number, total: number, loss: number) => void;
+}
+
+/** Steps of a training of the block. */
+export function stepsOf({ inputs, batch }: BlockRun, length: TrainingLength): number {
+  return trainingSteps(length, inputs.windows, batch, inputs.tokens);
+}
+
+/** Trains the weights of `roles` in place. */
+export async function retune(
+  run: BlockRun,
+  roles: readonly string[],
+  weights: Map<string, Float32Array>,
+): Promise<number> {
+  const { engine, block, options, inputs } = run;
+  const linears = new Map<string, LinearTreatment>(block.linears.map(({ role }) => [
+    role,
+    roles.includes(role) ? "trained" : "frozen",
+  ]));
+  const { dense: segments } = blockLayout(block, linears);
+  const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears } as const;
+  const vector = trainedVector(engine.runtime, joinSegments(segments, weights), Float32Array.of(options.retuneRate));
+  const { last } = await tuneBlock({
+    ...run,
+    session: await engine.session(block, kind),
+    feeds: run.frozen,
+    trained: { dense: vector },
+    steps: stepsOf(run, options.retune),
+    seed: run.seed + roles.length,
+    progress: (step, steps, loss) => run.report("retune", step, steps, loss),
+  });
+  const flat = await vector.parameter.read() as Float32Array;
+  for (const [role, piece] of cutSegments(segments, flat)) weights.set(role, piece);
+  disposeVector(vector);
+  await engine.drop(block, kind);
+  return last;
+}
+
+/** Trains signs and scales of all factorized linears together. */
+export async function tuneSigns(
+  run: BlockRun,
+  factors: ReadonlyMap<string, DbfFactors>,
+): Promise<Map<string, DbfFactors>> {
+  const { engine, block, options, inputs } = run;
+  const linears = treatments(block, factors);
+  const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears } as const;
+  const vectors = dbfVectors(engine.runtime, block, factors, { signs: options.signRate, scales: options.scaleRate });
+  await tuneBlock({
+    ...run,
+    session: await engine.session(block, kind),
+    feeds: run.frozen,
+    trained: { ...vectors },
+    steps: stepsOf(run, options.signs),
+    seed: run.seed + 97,
+    progress: (step, steps, loss) => run.report("signs", step, steps, loss),
+  });
+  const tuned = await trainedFactors(block, factors, vectors, options);
+  disposeVector(vectors.latents);
+  disposeVector(vectors.scales);
+  await engine.drop(block, kind);
+  return tuned;
+}
