@@ -12,8 +12,11 @@
  */
 import * as v from "valibot";
 import { openRuntime } from "../kernels/runtime/open.ts";
-import type { Provider } from "../kernels/runtime/types.ts";
+import type { Provider, Runtime } from "../kernels/runtime/types.ts";
 import { f32ToF16Bits } from "../pipeline/checkpoint/half.ts";
+import { createGraph } from "../pipeline/graph/graph.ts";
+import { encodeModel } from "../pipeline/graph/encode.ts";
+import { matMul } from "../pipeline/graph/ops.ts";
 import { openSafetensors } from "./factorize_data.ts";
 import { writeSafetensors } from "../pipeline/checkpoint/safetensors_writer.ts";
 import { parseArgs } from "@std/cli/parse-args";
@@ -87,6 +90,23 @@ async function python(command: string, args: readonly string[]): Promise<Record<
   return text.decode(stdout).trim().split("\n").filter(Boolean).map((line) => JSON.parse(line));
 }
 
+/** Operations per second of one product of two `size`² matrices, the best of five after a first. */
+async function productRate(runtime: Runtime, size: number): Promise<number> {
+  const g = createGraph("rate");
+  g.output("y", matMul(g, g.input("a", "float32", [size, size]), g.input("b", "float32", [size, size])));
+  await using session = await runtime.load(encodeModel(g));
+  using a = runtime.tensor("float32", gaussian(size, size), [size, size]);
+  let best = 0;
+  for (let i = 0; i < 6; i++) {
+    const start = performance.now();
+    const { y } = await session.run({ a, b: a });
+    const seconds = (performance.now() - start) / 1000;
+    y[Symbol.dispose]();
+    if (i > 0) best = Math.max(best, 2 * size ** 3 / seconds);
+  }
+  return best;
+}
+
 /** Runs the benchmark and prints a table, or JSON with `--json`. */
 export async function main(args: readonly string[]): Promise<void> {
   const flags = parseArgs([...args], {
@@ -110,12 +130,16 @@ export async function main(args: readonly string[]): Promise<void> {
   }
 
   const results: Result[] = [];
-  const rates: Record<string, number> = {};
+  const rates: Record<string, { readonly gflops: number; readonly share: number }> = {};
   for (const { name, rows, cols, data, importance } of matrices) {
     for (const bits of list(flags.bits).map(Number)) {
       const rank = Math.max(1, Math.floor(bits * rows * cols / (rows + cols)));
       for (const effort of list(flags.effort)) {
         const options = v.parse(dbfAdmmOptions, { effort, latents: false, ...JSON.parse(flags.options ?? "{}") });
+        const large = await (async () => {
+          await using runtime = await openRuntime({ provider, threads: Number(flags.threads) });
+          return await productRate(runtime, Math.min(4096, Math.max(512, Math.min(rows, cols))));
+        })();
         // A fresh runtime for every matrix: graph building and session creation count.
         await using runtime = await openRuntime({ provider, threads: Number(flags.threads) });
         const start = performance.now();
@@ -136,9 +160,15 @@ export async function main(args: readonly string[]): Promise<void> {
         const to = `${effort}.${name}@${bits}.safetensors`;
         await save(`${out}/${to}`, factors);
         const { flops = 0 } = estimate({ name, block: 0, role: "", rows, cols, rank }, settingsOf(options));
-        rates[to] = flops / seconds / 1e9;
+        rates[to] = { gflops: flops / seconds / 1e9, share: flops / seconds / large };
         results.push({ name, bits, rank, seconds, file: to, effort });
-        if (!flags.json) console.error(`${to}: ${seconds.toFixed(2)} s, error ${factors.weightedError.toFixed(5)}`);
+        if (!flags.json) {
+          console.error(
+            `${to}: ${seconds.toFixed(2)} s, error ${factors.weightedError.toFixed(5)}, ${
+              (100 * rates[to].share).toFixed(0)
+            } % of the MatMul rate`,
+          );
+        }
       }
     }
   }
@@ -173,7 +203,8 @@ export async function main(args: readonly string[]): Promise<void> {
       peerSeconds: peer.seconds,
       errorRatio: error / peerError,
       timeRatio: ours.seconds / peer.seconds,
-      gflops: rates[ours.file],
+      gflops: rates[ours.file].gflops,
+      shareOfMatMul: rates[ours.file].share,
     };
   });
   const geometric = (values: readonly number[]) =>
@@ -196,7 +227,9 @@ export async function main(args: readonly string[]): Promise<void> {
   if (flags.json) return console.log(JSON.stringify(document));
   const fixed = (x: number, digits: number) => x.toFixed(digits).padStart(9);
   console.log(
-    `${"matrix".padEnd(24)} bits effort        error      peer     ratio         s    peer s     ratio   GFLOP/s`,
+    `${
+      "matrix".padEnd(24)
+    } bits effort        error      peer     ratio         s    peer s     ratio   GFLOP/s  of MatMul`,
   );
   for (const r of rows) {
     console.log(
@@ -204,7 +237,7 @@ export async function main(args: readonly string[]): Promise<void> {
         fixed(r.peerError, 5) + " " +
         fixed(r.errorRatio, 4) + " " + fixed(r.seconds, 2) + " " + fixed(r.peerSeconds, 2) + " " +
         fixed(r.timeRatio, 3) + " " +
-        fixed(r.gflops, 1),
+        fixed(r.gflops, 1) + " " + fixed(r.shareOfMatMul, 3),
     );
   }
   for (const s of summary) {

@@ -124,7 +124,7 @@ def save(path, a_signs, b_signs, row, col):
     a, mid, b = (torch.from_numpy(scale * (target / mean)).half() for scale, mean in zip(scales, means))
     tensors = dict(a=a, mid=mid, b=b)
     for name, signs in (("A", a_signs), ("B", b_signs)):
-        tensors[name] = torch.from_numpy(pack((signs >= 0).cpu().numpy()))
+        tensors[name] = torch.from_numpy(np.ascontiguousarray(pack((signs >= 0).cpu().numpy())))
     save_file(tensors, path)
 
 

@@ -10,7 +10,7 @@ import { encodeModel } from "../../../pipeline/graph/encode.ts";
 /** Sessions kept per runtime: a model has few distinct layer shapes, seven or eight graphs each. */
 const MOST_KEPT = 64;
 /** Layers above this many elements free their sessions, whose arenas would hold gigabytes between layers. */
-export const MOST_KEPT_ELEMENTS = 2 ** 23;
+export const MOST_KEPT_ELEMENTS = 2 ** 21;
 
 const pools = new WeakMap<Runtime, Map<string, Promise<Session>>>();
 
