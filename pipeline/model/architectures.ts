@@ -165,10 +165,5 @@ function byLayerType(
 ): number | undefined {
   const type = config.layer_types?.[block];
   if (type === undefined) return sliding ? window : undefined;
-  if (type === "sliding_attention") return window;
-  if (type === "full_attention") return undefined;
-  throw new RangeError(
-    `Cannot use "layer_types.${block}" of config.json, which must be full_attention or sliding_attention: ` +
-      `current value is ${JSON.stringify(type).slice(0, 80)}`,
-  );
+  return type === "sliding_attention" ? window : undefined;
 }

@@ -88,7 +88,9 @@ const configSchema = v.looseObject({
   max_window_layers: v.nullish(v.pipe(v.number(), v.integer(), v.minValue(0))),
   sliding_window_pattern: v.nullish(size(CONFIG_LIMITS.layers)),
   _sliding_window_pattern: v.nullish(size(CONFIG_LIMITS.layers)),
-  layer_types: v.nullish(v.pipe(v.array(v.string()), v.maxLength(CONFIG_LIMITS.layers))),
+  layer_types: v.nullish(
+    v.pipe(v.array(v.picklist(["full_attention", "sliding_attention"])), v.maxLength(CONFIG_LIMITS.layers)),
+  ),
   no_rope_layers: v.nullish(
     v.pipe(v.array(v.union([v.number(), v.boolean()])), v.maxLength(CONFIG_LIMITS.layers)),
   ),
