@@ -171,14 +171,10 @@ export async function main(args: readonly string[]): Promise<void> {
     const model = `${root}/checkpoint`;
     const bytes = await writeCheckpoint(model, blocks);
     const shape = ["--blocks", `0-${FILLED_BLOCKS - 1}`];
-    const recipe = `${root}/recipe.json`;
-    await Deno.writeTextFile(
-      recipe,
-      JSON.stringify({
-        stages: { factorization: { use: "dbf-admm", options: { iterations: 1, signDescentSweeps: 0 } } },
-      }),
-    );
-    const compress = ["--bits", "0.25", ...shape, "--dtype", "f16", "--recipe", recipe];
+    // One outer step and nothing after it: what is measured is memory, and every buffer is held from the first step on.
+    const once = ["iterations=1", "sweeps=0", "pairPasses=0", "latents=false"];
+    const compress = ["--bits", "0.25", ...shape, "--dtype", "f16", "--memory", "16GiB"]
+      .concat(once.flatMap((option) => ["--set", `factorization.${option}`]));
     const plan = await runMeasured(["plan", model, "--bits", "1.5", "--json"]);
     const promise = await runMeasured(["plan", model, ...compress, "--json"]);
     const promised = Number(JSON.parse(promise.stdout).peakBytes);
