@@ -88,8 +88,8 @@ const SCHEDULE = {
 /** Presets; measured trade-offs are in plugins/factorization/README.md. */
 export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "latents" | "tf32">>> = {
   fast: { iterations: 40, innerSteps: 2, ...SCHEDULE, sweeps: 2, pairPasses: 0, refits: 2, tolerance: 1e-3 },
-  balanced: { iterations: 125, innerSteps: 2, ...SCHEDULE, sweeps: 3, pairPasses: 32, refits: 2, tolerance: 3e-4 },
-  best: { iterations: 600, innerSteps: 2, ...SCHEDULE, sweeps: 6, pairPasses: 128, refits: 2, tolerance: 1e-4 },
+  balanced: { iterations: 140, innerSteps: 2, ...SCHEDULE, sweeps: 3, pairPasses: 32, refits: 2, tolerance: 3e-4 },
+  best: { iterations: 600, innerSteps: 2, ...SCHEDULE, sweeps: 6, pairPasses: 96, refits: 2, tolerance: 1e-4 },
 };
 
 /**
