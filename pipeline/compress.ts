@@ -21,6 +21,7 @@ import { exportModel } from "./export/export_model.ts";
 import { describeCheckpoint } from "./model/check.ts";
 import { type Inventory, inventory } from "./plan/inventory.ts";
 import { bitsForSize } from "./plan/sizes.ts";
+import { findProblems, refuseProblems } from "./preflight.ts";
 import { type AnyStage, loadPlugins } from "./recipe/plugin_loader.ts";
 import { type ResolvedStages, resolveStages } from "./recipe/resolve.ts";
 import { parseRecipe } from "./recipe/parse.ts";
@@ -59,6 +60,7 @@ export const DEFAULT_BITS_PER_WEIGHT = 2;
  * @returns Sizes, errors and times of the finished run.
  * @throws {TypeError} when the recipe, a plugin or the checkpoint is wrong, naming the field.
  * @throws {RangeError} when a layer needs more memory than the lease, or the budget is too small for one.
+ * @throws {Error} when something would stop the run (disk, memory, provider, output, tokenizer), all in one message.
  * @throws {Error} when `out` belongs to another run, naming the fields of the fingerprint that differ; or is in use.
  * @throws the signal's reason when it aborts.
  */
@@ -73,14 +75,19 @@ export async function compress(input: RecipeInput | Recipe, options: CompressOpt
 
   using checkpoint = await openCheckpoint(recipe.model, { signal });
   const chosen = selectLayers(recipe, checkpoint, stages);
-  await using owned = options.runtime === undefined
-    ? await openRuntime({ provider: recipe.provider, threads: recipe.threads })
-    : undefined;
-  const runtime = options.runtime ?? owned!;
-  const calibration = await loadCalibration(recipe, chosen.model, { runtime, signal, emit });
   const bitsPerWeight = recipe.size === undefined
     ? recipe.bits ?? DEFAULT_BITS_PER_WEIGHT
     : bitsForSize(recipe.size, chosen.layers, chosen.dense, chosen.model.blocks.length, recipe.dtype);
+  const problems = await findProblems({ recipe, out, checkpoint, chosen, stages, bitsPerWeight });
+  await using owned = options.runtime === undefined
+    ? await openRuntime({ provider: recipe.provider, threads: recipe.threads }).catch((error: Error) => {
+      problems.push(error.message);
+      return undefined;
+    })
+    : undefined;
+  refuseProblems(problems);
+  const runtime = options.runtime ?? owned!;
+  const calibration = await loadCalibration(recipe, chosen.model, { runtime, signal, emit });
 
   const fingerprint = await makeFingerprint({ checkpoint, recipe, bitsPerWeight, stages, calibration, runtime });
   using writer = await openArtefactWriter(out, {

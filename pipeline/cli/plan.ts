@@ -9,7 +9,7 @@ import { selectLayers } from "../compress.ts";
 import { planRun } from "../plan/plan.ts";
 import type { PlanReport } from "../plan/types.ts";
 import { loadPlugins } from "../recipe/plugin_loader.ts";
-import { type ResolvedStages, resolveStages } from "../recipe/resolve.ts";
+import { plannedStages, resolveStages } from "../recipe/resolve.ts";
 import type { Command } from "./command.ts";
 import { whileReadingInput } from "./errors.ts";
 import { RECIPE_FLAGS, recipeFromFlags } from "./recipe_flags.ts";
@@ -37,7 +37,7 @@ export const planCommand: Command = {
         inventory: selectLayers(recipe, checkpoint, stages),
         bitsPerWeight: recipe.bits,
         sizeBytes: recipe.size,
-        stages: layerStages(stages),
+        stages: plannedStages(stages),
         dtype: recipe.dtype,
         parallelJobs: recipe.parallel,
         memoryBytes: recipe.memory,
@@ -46,14 +46,6 @@ export const planCommand: Command = {
     output.result(report, () => renderPlan(report));
   },
 };
-
-/** All stages of a run with their prices. */
-function layerStages(stages: ResolvedStages) {
-  const { importance, allocation, factorization, reconstruction, packing, distillation, target } = stages;
-  return [importance, allocation, factorization, ...reconstruction, packing, distillation, target]
-    .filter((stage) => stage !== undefined)
-    .map((stage) => ({ kind: stage.kind, name: stage.stage.name, estimate: stage.estimate }));
-}
 
 /** The plan as text: layers, what stays dense, totals. */
 export function renderPlan(report: PlanReport): string {

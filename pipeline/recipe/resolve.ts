@@ -7,6 +7,7 @@ import * as v from "valibot";
 import { nearestNames } from "../checkpoint/nearest.ts";
 import type { LayerShape, Stage, StageContext, StageEstimate, StageIO, StageKind } from "../stream/stage.ts";
 import type { StageIdentity } from "../artefact/fingerprint.ts";
+import type { PlannedStage } from "../plan/types.ts";
 import { describeIssues } from "./parse.ts";
 import type { AnyStage } from "./plugin_loader.ts";
 import type { Recipe, StageSelection } from "./schema.ts";
@@ -103,4 +104,12 @@ export function resolveStages(recipe: Pick<Recipe, "stages" | "effort">, stages:
       : resolveStage("distillation", chosen.distillation, stages, "stages.distillation", effort),
     target: one("target"),
   };
+}
+
+/** All stages of a run with their prices, in the order in which they run. */
+export function plannedStages(stages: ResolvedStages): PlannedStage[] {
+  const { importance, allocation, factorization, reconstruction, packing, distillation, target } = stages;
+  return [importance, allocation, factorization, ...reconstruction, packing, distillation, target]
+    .filter((stage) => stage !== undefined)
+    .map((stage) => ({ kind: stage.kind, name: stage.stage.name, estimate: stage.estimate }));
 }

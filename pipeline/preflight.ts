@@ -1,0 +1,152 @@
+/**
+ * What would stop a run, found before it starts.
+ *
+ * @module
+ */
+import { statfs } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import type { CheckpointReader } from "./checkpoint/types.ts";
+import { formatBytes } from "./cli/units.ts";
+import { loadTokenizer } from "./evaluate/tokenizer.ts";
+import type { Inventory } from "./plan/inventory.ts";
+import { planRun } from "./plan/plan.ts";
+import { plannedStages, type ResolvedStages } from "./recipe/resolve.ts";
+import type { Recipe } from "./recipe/schema.ts";
+
+/** What is known of a run before it starts. */
+export interface PreflightInput {
+  readonly recipe: Recipe;
+  /** Absolute output directory; need not exist. */
+  readonly out: string;
+  readonly checkpoint: Pick<CheckpointReader, "directory" | "companions">;
+  readonly chosen: Inventory;
+  readonly stages: ResolvedStages;
+  readonly bitsPerWeight: number;
+}
+
+/** What the machine has; tests give their own. */
+export interface Machine {
+  /** Free bytes of the file system that holds `directory`. */
+  freeDiskBytes(directory: string): Promise<number>;
+  /** Bytes that processes can still take. */
+  availableMemoryBytes(): number;
+}
+
+/** The machine that this process runs on. */
+export const thisMachine: Machine = {
+  async freeDiskBytes(directory) {
+    const { bavail, bsize } = await statfs(directory);
+    return bavail * bsize;
+  },
+  availableMemoryBytes() {
+    const { available, swapFree } = Deno.systemMemoryInfo();
+    return available + swapFree;
+  },
+};
+
+/**
+ * Checks output directory, disk space, memory and tokenizer.
+ *
+ * @returns Every problem found, each with a way out; empty when the run can start.
+ */
+export async function findProblems(input: PreflightInput, machine: Machine = thisMachine): Promise<string[]> {
+  const { recipe, out, checkpoint, chosen, stages, bitsPerWeight } = input;
+  const plan = planRun({
+    inventory: chosen,
+    bitsPerWeight,
+    stages: plannedStages(stages),
+    dtype: recipe.dtype,
+    parallelJobs: recipe.parallel,
+    memoryBytes: recipe.memory,
+  });
+  const problems: string[] = [];
+
+  const place = await nearestDirectory(out);
+  const unwritable = await whyUnwritable(place);
+  if (unwritable !== undefined) {
+    problems.push(`cannot write to ${place} (${unwritable}): choose another output directory`);
+  }
+
+  const needed = plan.diskBytes - await bytesIn(out);
+  const free = await machine.freeDiskBytes(place);
+  if (needed > free) {
+    problems.push(
+      `${formatBytes(needed)} of disk are needed for artefact and export, and ${place} has ${
+        formatBytes(free)
+      } free: ` +
+        `make room, or choose another output directory`,
+    );
+  }
+
+  const largest = plan.layers.reduce<typeof plan.layers[number] | undefined>(
+    (most, layer) => layer.peakBytes > (most?.peakBytes ?? 0) ? layer : most,
+    undefined,
+  );
+  if (largest !== undefined) {
+    const peak = formatBytes(largest.peakBytes);
+    const keep = `keep it dense with --keep '${largest.role}'`;
+    if (largest.peakBytes > recipe.memory) {
+      problems.push(
+        `"${largest.name}" needs ${peak} at once, and --memory allows ${
+          formatBytes(recipe.memory)
+        }: raise it, or ${keep}`,
+      );
+    }
+    const available = machine.availableMemoryBytes();
+    if (largest.peakBytes > available) {
+      problems.push(
+        `"${largest.name}" needs ${peak} at once, and this machine has ${formatBytes(available)} left: ` +
+          `end other programs, or ${keep}`,
+      );
+    }
+  }
+
+  if (checkpoint.companions.some((path) => basename(path) === "tokenizer.json")) {
+    try {
+      await loadTokenizer(checkpoint.directory);
+    } catch (error) {
+      problems.push(`${(error as Error).message}: replace the file, or remove it to make a model without a tokenizer`);
+    }
+  }
+  return problems;
+}
+
+/**
+ * One error for all problems.
+ *
+ * @throws {Error} when there are any.
+ */
+export function refuseProblems(problems: readonly string[]): void {
+  if (problems.length === 0) return;
+  const count = problems.length === 1 ? "this" : `these ${problems.length} problems`;
+  throw new Error(`Cannot start because of ${count}:\n${problems.map((problem) => `  - ${problem}`).join("\n")}`);
+}
+
+/** The directory itself, or the nearest one above it that exists. */
+async function nearestDirectory(path: string): Promise<string> {
+  for (let place = path;; place = dirname(place)) {
+    const stat = await Deno.stat(place).catch(() => undefined);
+    if (stat !== undefined || place === dirname(place)) return place;
+  }
+}
+
+async function whyUnwritable(directory: string): Promise<string | undefined> {
+  try {
+    await Deno.remove(await Deno.makeTempFile({ dir: directory, prefix: ".dbf-", suffix: ".tmp" }));
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+/** Bytes of the files that an earlier run left, which need no room again. */
+async function bytesIn(directory: string): Promise<number> {
+  let bytes = 0;
+  const entries = await Array.fromAsync(Deno.readDir(directory)).catch(() => []);
+  for (const { name, isDirectory, isFile } of entries) {
+    const path = join(directory, name);
+    if (isDirectory) bytes += await bytesIn(path);
+    else if (isFile) bytes += (await Deno.stat(path)).size;
+  }
+  return bytes;
+}
