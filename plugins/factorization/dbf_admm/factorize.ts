@@ -50,6 +50,9 @@ export interface FactorizeContext {
 
 type Tensors = Record<string, Tensor>;
 
+/** Above this many elements the two halves' sessions do not live at once: a load takes less than a tenth of a half step. */
+const LEAN_ELEMENTS = 2 ** 25;
+
 /** Passes of pair flips that stand for a sweep on a GPU: a few hundredths of all signs flip. */
 const GPU_PASSES = 96;
 
@@ -71,12 +74,15 @@ function blocksOf(runtime: Runtime): { readonly leaf: number; readonly block: nu
 /** W̃ on the device, its sum of squares one per element, and the factor that was divided out. */
 async function weigh(problem: Problem, pool: SessionPool, runtime: Runtime): Promise<{ w: Tensor; factor: number }> {
   const { name, rows, cols, weighting } = problem;
-  const session = await pool.get("weigh", () => weighGraph(rows, cols));
   let weight: Tensor | undefined = runtime.tensor("float32", await problem.read(), [rows, cols]);
   const row = runtime.tensor("float32", weighting.row, [rows, 1]),
     col = runtime.tensor("float32", weighting.col, [1, cols]);
   try {
-    const { weighted, largest, rms } = await session.run({ w: weight, row, col });
+    const { weighted, largest, rms } = await pool.run(
+      "weigh",
+      () => weighGraph(rows, cols),
+      { w: weight, row, col },
+    );
     const factor = await scalar(largest) * await scalar(rms);
     if (!Number.isFinite(factor)) {
       dispose(weighted);
@@ -103,10 +109,9 @@ async function iterate(
 ): Promise<Tensors> {
   const { rows: n, cols: m, rank: k, seed } = problem;
   const { runtime, signal } = context;
-  const unpack = await pool.get("unpackB", () => unpackGraph(k, m));
   const words = randomWords(seed, k * Math.ceil(m / 32));
   const bits = runtime.tensor("uint8", new Uint8Array(words.buffer), [k, packedRowBytes(m)]);
-  const { signs, unit } = await unpack.run({ bits });
+  const { signs, unit } = await pool.run("unpackB", () => unpackGraph(k, m), { bits });
   dispose(bits);
   await pool.clear();
   const filled = (length: number, value: number, shape: number[]) =>
@@ -116,6 +121,12 @@ async function iterate(
     B: { y: signs, u: filled(k, 1, [k, 1]), v: filled(m, 1, [1, m]) },
   };
   let fixed = unit;
+  let spare: Record<"A" | "B", Tensors> = { A: {}, B: {} };
+  const discard = () => {
+    dispose(...Object.values(spare.A), ...Object.values(spare.B));
+    spare = { A: {}, B: {} };
+  };
+  const lean = n * m > LEAN_ELEMENTS || runtime.binding !== "c-api";
   const shape: StepShape = {
     rows: n,
     cols: m,
@@ -136,11 +147,17 @@ async function iterate(
       const penalties = penaltiesAt(t, settings);
       const scalars = Object.fromEntries(SCALARS.map((name) => [name, filled(1, penalties[name], [])]));
       for (const which of ["A", "B"] as const) {
-        const half = await pool.get(`half${which}`, () => admmHalfGraph(shape, which));
-        const next = await half.run({ w, ...scalars, fixed, ...sides[which] });
-        dispose(fixed, ...Object.values(sides[which]));
+        const into = spare[which], { y, u, v } = sides[which], other = which === "A" ? "B" : "A";
+        spare[which] = {};
+        const feeds = { w, ...scalars, fixed, y, u, v };
+        const next = await pool.run(`half${which}`, () => admmHalfGraph(shape, which), feeds, into);
+        // What this half read is what its next run writes; the other half made `fixed`.
+        spare[which] = { y_next: y, u_next: u, v_next: v };
+        spare[other] = { ...spare[other], fixed_next: fixed };
         sides[which] = { y: next.y_next, u: next.u_next, v: next.v_next };
         fixed = next.fixed_next;
+        if (lean) discard();
+        if (n * m > LEAN_ELEMENTS) await pool.clear();
       }
       dispose(...Object.values(scalars));
       report();
@@ -152,6 +169,7 @@ async function iterate(
     throw error;
   } finally {
     dispose(fixed);
+    discard();
     await pool.clear();
   }
 }
@@ -169,26 +187,24 @@ async function polish(
   const { rows: n, cols: m, rank: k } = problem;
   const { runtime, signal } = context;
   const measure = async () => {
-    const session = await pool.get("error", () => errorGraph(n, m, k));
-    const result = await scalar((await session.run({ w, ...f })).error);
+    const result = await scalar((await pool.run("error", () => errorGraph(n, m, k), { w, ...f })).error);
     await pool.clear();
     return result;
   };
   const refit = async () => {
-    const session = await pool.get("refit", () => refitGraph(n, m, k, blocksOf(runtime)));
-    const next = await session.run({ w, ...f });
+    const next = await pool.run("refit", () => refitGraph(n, m, k, blocksOf(runtime)), { w, ...f });
     dispose(f.a, f.mid, f.b);
     [f.a, f.mid, f.b] = [next.a_next, next.mid_next, next.b_next];
     await pool.clear();
   };
   const descend = async (side: "A" | "B", passes: number) => {
-    const session = passes > 0
-      ? await pool.get(`pairs${side}`, () => pairFlipsGraph(n, m, k, side, passes))
-      : await pool.get(`descend${side}`, () => signDescentGraph(n, m, k, side));
+    const [key, build] = passes > 0
+      ? [`pairs${side}`, () => pairFlipsGraph(n, m, k, side, passes)] as const
+      : [`descend${side}`, () => signDescentGraph(n, m, k, side)] as const;
     const flat = (tensor: Tensor, length: number) => reshaped(runtime, tensor, [1, length]);
     const own = side === "A" ? "a" : "b", other = side === "A" ? "b" : "a";
     const fixedScale = other === "a" ? await flat(f.a, n) : f.b, scale = own === "a" ? await flat(f.a, n) : f.b;
-    const next = await session.run({
+    const next = await pool.run(key, build, {
       w,
       fixed: side === "A" ? f.B : f.A,
       fixedScale,
@@ -240,8 +256,7 @@ async function packSigns(
   transposed: boolean,
   pool: SessionPool,
 ): Promise<SignMatrix> {
-  const session = await pool.get(`pack${transposed}`, () => packGraph(rows, cols, transposed));
-  const { bits } = await session.run({ signs });
+  const { bits } = await pool.run(`pack${transposed}`, () => packGraph(rows, cols, transposed), { signs });
   const bytes = await bits.read() as Uint8Array;
   dispose(bits);
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
@@ -255,8 +270,7 @@ async function readLatents(
   transposed: boolean,
   pool: SessionPool,
 ): Promise<Uint16Array> {
-  const session = await pool.get(`latents${transposed}`, () => latentsGraph(k, p, transposed));
-  const { latents } = await session.run(feeds);
+  const { latents } = await pool.run(`latents${transposed}`, () => latentsGraph(k, p, transposed), feeds);
   const data = await latents.read() as Float32Array;
   dispose(latents);
   return f32ToF16Bits(data);
@@ -302,8 +316,7 @@ export async function factorize(problem: Problem, settings: Settings, context: F
   try {
     state = await iterate(problem, settings, w, pool, context, report);
     const { aY, aV, bY, bU, bV } = state;
-    const extract = await pool.get("extract", () => extractGraph(n, m, k));
-    f = await extract.run({ aY, aV, bY, bU, bV });
+    f = await pool.run("extract", () => extractGraph(n, m, k), { aY, aV, bY, bU, bV });
     if (!settings.latents) dispose(...Object.values(state));
     const weightedError = await polish(problem, settings, w, f, pool, context, report);
     if (!Number.isFinite(weightedError)) {

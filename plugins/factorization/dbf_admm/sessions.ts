@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Runtime, Session, SessionOptions } from "../../../kernels/runtime/types.ts";
+import type { Runtime, Session, SessionOptions, Tensor } from "../../../kernels/runtime/types.ts";
 import type { Graph } from "../../../pipeline/graph/types.ts";
 import { encodeModel } from "../../../pipeline/graph/encode.ts";
 
@@ -18,6 +18,16 @@ const pools = new WeakMap<Runtime, Map<string, Promise<Session>>>();
 export interface SessionPool extends AsyncDisposable {
   /** The session of the graph that `build` makes; `key` names it among graphs of the same pool. */
   get(key: string, build: () => Graph, options?: SessionOptions): Promise<Session>;
+  /**
+   * Runs the graph once. Outputs get memory of their own (`into`'s tensors where given, and those are used up), as one that
+   * stays alive would otherwise hold the whole arena of its session.
+   */
+  run(
+    key: string,
+    build: () => Graph,
+    feeds: Readonly<Record<string, Tensor>>,
+    into?: Readonly<Record<string, Tensor>>,
+  ): Promise<Record<string, Tensor>>;
   /** Ends the sessions that are not shared, with the memory that they keep for their next run. */
   clear(): Promise<void>;
 }
@@ -44,7 +54,7 @@ export function openPool(
     own.clear();
     for (const each of ended) if (each.status === "fulfilled") await each.value[Symbol.asyncDispose]();
   };
-  return {
+  const pool: SessionPool = {
     get(key, build, options = {}) {
       const full = `${prefix}/${key}`;
       let session = sessions.get(full);
@@ -60,7 +70,22 @@ export function openPool(
       }
       return session;
     },
+    async run(key, build, feeds, into = {}) {
+      const session = await pool.get(key, build);
+      if (runtime.binding !== "c-api") return session.run(feeds);
+      const targets: Record<string, Tensor> = { ...into };
+      try {
+        for (const { name, dtype, shape } of session.outputs) {
+          targets[name] ??= runtime.empty(dtype, shape as readonly number[]);
+        }
+        return await session.run(feeds, { into: targets });
+      } catch (error) {
+        for (const each of Object.values(targets)) each[Symbol.dispose]();
+        throw error;
+      }
+    },
     clear,
     [Symbol.asyncDispose]: clear,
   };
+  return pool;
 }
