@@ -5,6 +5,9 @@
  */
 import type { RunOptions, Tensor, ValueInfo } from "./types.ts";
 
+/** The single dimension of a {@linkcode ValueInfo} whose rank the graph does not say. */
+export const UNKNOWN_RANK = "...";
+
 /**
  * Checks feeds against a session's inputs.
  *
@@ -74,6 +77,7 @@ function checkValue(session: string, kind: string, info: ValueInfo, tensor: Tens
   }
   const expected = info.shape;
   const actual = tensor.shape;
+  if (expected.length === 1 && expected[0] === UNKNOWN_RANK) return;
   let fits = expected.length === actual.length;
   for (let axis = 0; fits && axis < expected.length; axis++) {
     const dimension = expected[axis];

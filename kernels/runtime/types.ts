@@ -61,7 +61,10 @@ export interface Tensor extends Disposable {
   [Symbol.dispose](): void;
 }
 
-/** Name, type and shape of a graph input or output; a string is a symbolic dimension, -1 an unnamed dynamic one. */
+/**
+ * Name, type and shape of a graph input or output; a string is a symbolic dimension, -1 an unnamed dynamic one, and the
+ * single dimension `"..."` an unknown rank.
+ */
 export interface ValueInfo {
   readonly name: string;
   readonly dtype: DType;
@@ -94,6 +97,19 @@ export interface SessionOptions {
   readonly profilePrefix?: string;
   /** Fail unless every node of these operator types was placed on the session's own provider. */
   readonly requirePlacement?: readonly string[];
+  /** Keep the list of nodes and providers in {@linkcode Session.placement} (C API binding). Default false. */
+  readonly recordPlacement?: boolean;
+}
+
+/** Where a node of a loaded graph runs. */
+export interface NodePlacement {
+  readonly name: string;
+  /** Operator domain, `""` for ONNX's own. */
+  readonly domain: string;
+  /** Operator type, e.g. `"MatMul"`. */
+  readonly operator: string;
+  /** One of {@linkcode Provider}, or ONNX Runtime's own name of another provider. */
+  readonly provider: string;
 }
 
 /** A graph ready to run. */
@@ -101,6 +117,8 @@ export interface Session extends AsyncDisposable {
   readonly inputs: readonly ValueInfo[];
   readonly outputs: readonly ValueInfo[];
   readonly provider: Provider;
+  /** Nodes by provider, where {@linkcode SessionOptions.recordPlacement} asked for them. */
+  readonly placement?: readonly NodePlacement[];
   /**
    * Runs the graph without blocking the event loop (C API binding) and returns its outputs, owned by the caller.
    *

@@ -1,0 +1,51 @@
+/**
+ * Finds dbf's operator library: the native kernels of `ai.dbf` for the provider of a session.
+ *
+ * @module
+ */
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import type { Provider } from "./types.ts";
+
+/** dbf's operator library, found. */
+export interface NativeLibrary {
+  readonly path: string;
+  /** Instruction set that its kernels dispatch to on this machine, e.g. `"avx512-vnni"`; `"unknown"` when it does not tell. */
+  readonly isa: string;
+}
+
+/** File names by provider: each holds only the kernels of its own provider, so that no node lands on another one. */
+const FILES: Readonly<Partial<Record<Provider, string>>> = { cpu: "libdbf_ops.so", cuda: "libdbf_ops_cuda.so" };
+
+const BUILD_DIRECTORY = new URL("../native/build/", import.meta.url);
+
+/** Where the operator library of a provider is looked for; `undefined` for a provider that takes no custom operators. */
+export function nativeLibraryPath(provider: Provider): string | undefined {
+  const file = FILES[provider];
+  if (file === undefined || BUILD_DIRECTORY.protocol !== "file:") return undefined;
+  return fileURLToPath(new URL(file, BUILD_DIRECTORY));
+}
+
+/**
+ * Finds the operator library of a provider.
+ *
+ * @returns `undefined` when it is not built; sessions then run the portable bodies.
+ */
+export function findNativeLibrary(provider: Provider = "cpu"): NativeLibrary | undefined {
+  const path = nativeLibraryPath(provider);
+  if (path === undefined || !existsSync(path)) return undefined;
+  return { path, isa: instructionSet(path) };
+}
+
+/** Asks the library's exported `dbf_isa()`, a C string. */
+function instructionSet(path: string): string {
+  try {
+    const library = Deno.dlopen(path, { dbf_isa: { parameters: [], result: "pointer" } });
+    const pointer = library.symbols.dbf_isa();
+    const isa = pointer === null ? "unknown" : Deno.UnsafePointerView.getCString(pointer);
+    library.close();
+    return isa;
+  } catch {
+    return "unknown";
+  }
+}
