@@ -150,7 +150,7 @@ export async function main(args: readonly string[]): Promise<void> {
             cols,
             rank,
             seed: 1,
-            read: () => Promise.resolve(data),
+            readRows: (start, end) => Promise.resolve(data.subarray(start * cols, end * cols)),
             weighting: weightingOf(importance, rows, cols, name),
           },
           settingsOf(options),

@@ -16,22 +16,15 @@ import { pairFlipsGraph } from "./pair_flips.ts";
 import { lowestPenalty, penaltiesAt } from "./schedule.ts";
 import { MOST_KEPT_ELEMENTS, openPool, type SessionPool } from "./sessions.ts";
 import { signDescentGraph } from "./sign_descent.ts";
-import { weighGraph } from "./weigh.ts";
+import { weigh, type Weighted, type WeightSource } from "./weigh.ts";
 import type { Weighting } from "./weighting.ts";
 
 /** A matrix to factorize. */
-export interface Problem {
-  /** For errors. */
-  readonly name: string;
-  readonly rows: number;
-  readonly cols: number;
+export interface Problem extends WeightSource {
   /** Middle dimension k ≥ 1, not limited by rows or cols. */
   readonly rank: number;
   /** 32 bits. */
   readonly seed: number;
-  /** Reads W, `(rows, cols)` row-major. */
-  read(): Promise<Float32Array>;
-  readonly weighting: Weighting;
 }
 
 /** What {@linkcode factorize} reports while it runs. */
@@ -69,33 +62,6 @@ async function scalar(tensor: Tensor): Promise<number> {
 /** Block sizes of the solves: CPUs pay for operations, GPUs for launches. */
 function blocksOf(runtime: Runtime): { readonly leaf: number; readonly block: number } {
   return runtime.provider === "cpu" ? { leaf: 48, block: 144 } : { leaf: 256, block: 512 };
-}
-
-/** W̃ on the device, its sum of squares one per element, and the factor that was divided out. */
-async function weigh(problem: Problem, pool: SessionPool, runtime: Runtime): Promise<{ w: Tensor; factor: number }> {
-  const { name, rows, cols, weighting } = problem;
-  let weight: Tensor | undefined = runtime.tensor("float32", await problem.read(), [rows, cols]);
-  const row = runtime.tensor("float32", weighting.row, [rows, 1]),
-    col = runtime.tensor("float32", weighting.col, [1, cols]);
-  try {
-    const { weighted, largest, rms } = await pool.run(
-      "weigh",
-      () => weighGraph(rows, cols),
-      { w: weight, row, col },
-    );
-    const factor = await scalar(largest) * await scalar(rms);
-    if (!Number.isFinite(factor)) {
-      dispose(weighted);
-      throw new RangeError(
-        `Cannot factorize "${name}": it has NaN or infinite entries. Repair the checkpoint or leave the layer dense with --keep`,
-      );
-    }
-    return { w: weighted, factor };
-  } finally {
-    dispose(weight, row, col);
-    weight = undefined;
-    await pool.clear();
-  }
 }
 
 /** Iterates ADMM from random signs of B; A starts at zero. */
@@ -178,7 +144,7 @@ async function iterate(
 async function polish(
   problem: Problem,
   settings: Settings,
-  w: Tensor,
+  { w, meanSquare }: Weighted,
   f: Tensors,
   pool: SessionPool,
   context: FactorizeContext,
@@ -189,7 +155,7 @@ async function polish(
   const measure = async () => {
     const result = await scalar((await pool.run("error", () => errorGraph(n, m, k), { w, ...f })).error);
     await pool.clear();
-    return result;
+    return meanSquare === 0 ? 0 : result / meanSquare;
   };
   const refit = async () => {
     const next = await pool.run("refit", () => refitGraph(n, m, k, blocksOf(runtime)), { w, ...f });
@@ -311,14 +277,14 @@ export async function factorize(problem: Problem, settings: Settings, context: F
   const report = (detail?: Record<string, number>) =>
     context.onProgress?.({ done: Math.min(++done, total), total, ...(detail && { detail }) });
 
-  const { w, factor } = await weigh(problem, pool, context.runtime);
+  const { w, factor, meanSquare } = await weigh(problem, pool, context.runtime);
   let state: Tensors = {}, f: Tensors = {};
   try {
     state = await iterate(problem, settings, w, pool, context, report);
     const { aY, aV, bY, bU, bV } = state;
     f = await pool.run("extract", () => extractGraph(n, m, k), { aY, aV, bY, bU, bV });
     if (!settings.latents) dispose(...Object.values(state));
-    const weightedError = await polish(problem, settings, w, f, pool, context, report);
+    const weightedError = await polish(problem, settings, { w, factor, meanSquare }, f, pool, context, report);
     if (!Number.isFinite(weightedError)) {
       throw new Error(
         `Cannot factorize "${problem.name}": the iteration diverged (error ${weightedError})${

@@ -33,7 +33,7 @@ export const dbfAdmm: Stage<"factorization", typeof dbfAdmmOptions> = defineStag
         cols,
         rank,
         seed,
-        read: () => weight.read(signal),
+        readRows: (start, end) => weight.readRows(start, end, signal),
         weighting: weightingOf(importance, rows, cols, name),
       },
       settingsOf(options),

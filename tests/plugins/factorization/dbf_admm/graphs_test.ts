@@ -5,10 +5,11 @@ import { admmHalfGraph, type StepShape } from "../../../../plugins/factorization
 import { packGraph, unpackGraph } from "../../../../plugins/factorization/dbf_admm/bits.ts";
 import { pairFlipsGraph } from "../../../../plugins/factorization/dbf_admm/pair_flips.ts";
 import { errorGraph, refitGraph } from "../../../../plugins/factorization/dbf_admm/refit.ts";
+import { openPool } from "../../../../plugins/factorization/dbf_admm/sessions.ts";
 import { signDescentGraph } from "../../../../plugins/factorization/dbf_admm/sign_descent.ts";
 import { factorSpd, gramBlocks, matrixBlocks, solveSpd } from "../../../../plugins/factorization/dbf_admm/spd_solve.ts";
 import { magnitudeOf, rankOne } from "../../../../plugins/factorization/dbf_admm/svid.ts";
-import { weighGraph } from "../../../../plugins/factorization/dbf_admm/weigh.ts";
+import { PANEL_ELEMENTS, weigh, weighGraph } from "../../../../plugins/factorization/dbf_admm/weigh.ts";
 import { runGraph, runtime } from "./run_graph.ts";
 import { at, largestDifference, type Matrix, matrix, product, randomMatrix, solve, transposed } from "./twins.ts";
 
@@ -291,17 +292,41 @@ Deno.test("packGraph and unpackGraph round-trip every width modulo 32", async ()
   }
 });
 
-Deno.test("weighGraph gives W̃ of mean square one and what it divided by", async () => {
+Deno.test("weighGraph gives row ⊙ W ⊙ col and its sum of squares", async () => {
   const w = randomMatrix(13, 29, 1), row = positive(13, 1, 2), col = positive(1, 29, 3);
-  const { weighted, largest, rms } = await runGraph(weighGraph(13, 29), { w, row, col });
-  const factor = largest[0] * rms[0];
-  let square = 0;
-  for (let i = 0; i < 13; i++) {
-    for (let j = 0; j < 29; j++) {
-      const value = weighted[i * 29 + j];
-      square += value * value / w.data.length;
-      assert(Math.abs(value * factor - at(w, i, j) * row.data[i] * col.data[j]) < 1e-5);
-    }
-  }
-  assert(Math.abs(square - 1) < 1e-5);
+  const { weighted, squares } = await runGraph(weighGraph(13, 29), { w, row, col });
+  const expected = matrix(13, 29, (i, j) => at(w, i, j) * row.data[i] * col.data[j]);
+  assert(largestDifference(weighted, expected.data) < 1e-5);
+  const total = expected.data.reduce((sum, value) => sum + value * value, 0);
+  assert(Math.abs(squares[0] - total) < 1e-5 * total);
+});
+
+Deno.test("weigh reads in panels what it would read at once", async () => {
+  const rows = 5, cols = PANEL_ELEMENTS / 2;
+  const value = (i: number) => i === 0 ? 0 : i * 1e30;
+  const weighting = { row: Float32Array.of(1, 2, 1, 0.5, 1), col: new Float32Array(cols).fill(1) };
+  await using pool = openPool(runtime, "panels", false);
+  const ranges: string[] = [];
+  const { w, factor, meanSquare } = await weigh(
+    {
+      name: "w",
+      rows,
+      cols,
+      weighting,
+      readRows: (start, end) => {
+        ranges.push(`${start}-${end}`);
+        return Promise.resolve(
+          new Float32Array((end - start) * cols).map((_, at) => value(start + Math.floor(at / cols))),
+        );
+      },
+    },
+    pool,
+    runtime,
+  );
+  assertEquals(ranges, ["0-2", "2-4", "4-5"]);
+  const data = await w.read() as Float32Array;
+  const expected = [0, 2, 2, 1.5, 4];
+  expected.forEach((each, i) => assert(Math.abs(data[i * cols + 7] * factor / 1e30 - each) < 1e-5));
+  assert(Math.abs(meanSquare * (factor / 1e30) ** 2 - (4 + 4 + 2.25 + 16) / 5) < 0.05);
+  w[Symbol.dispose]();
 });
