@@ -1,0 +1,100 @@
+// Instructions of compute capability 9.0 (sm_90a) as functions: barriers, the tensor copy engine, warpgroup products.
+#pragma once
+#include <cuda.h>
+
+#include <cstdint>
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define DBF_HOPPER 1
+#endif
+
+namespace dbf::cuda::hopper {
+
+#if defined(DBF_HOPPER)
+
+__device__ __forceinline__ unsigned sharedAddress(const void* pointer) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+
+__device__ __forceinline__ void barrierInit(unsigned barrier, unsigned arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ __forceinline__ void barrierArrive(unsigned barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void barrierExpect(unsigned barrier, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrierWait(unsigned barrier, unsigned parity) {
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n}\n" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+// A box of a two-dimensional tensor into shared memory; what lies outside of the tensor becomes zero.
+__device__ __forceinline__ void copyBox(unsigned to, const CUtensorMap* map, int inner, int outer, unsigned barrier) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+               "l"(map), "r"(inner), "r"(outer), "r"(barrier)
+               : "memory");
+}
+
+__device__ __forceinline__ void productFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void productCommit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int kPending>
+__device__ __forceinline__ void productWait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// Describes a tile of 64 columns (128 bytes a row, swizzled), rows 8 by 8 in 1024 bytes.
+__device__ __forceinline__ uint64_t tileDescriptor(unsigned address) {
+  return uint64_t((address & 0x3ffff) >> 4) | uint64_t(1) << 16 | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62;
+}
+
+#define DBF_D8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define DBF_D32(d, i) DBF_D8(d, i), DBF_D8(d, i + 8), DBF_D8(d, i + 16), DBF_D8(d, i + 24)
+#define DBF_P32                                                                                                    \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                         \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define DBF_P64                                                                                                    \
+  DBF_P32                                                                                                          \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                             \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+
+// d (64 × kColumns) += a (64 × 16, registers) · tile (kColumns × 16)ᵀ
+template <int kColumns, bool kBf16>
+__device__ __forceinline__ void product(float (&d)[kColumns / 2], const unsigned (&a)[4], uint64_t tile) {
+  if constexpr (kColumns == 64 && kBf16) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" DBF_P32 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+                 : DBF_D32(d, 0)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile));
+  } else if constexpr (kColumns == 64) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" DBF_P32 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+                 : DBF_D32(d, 0)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile));
+  } else if constexpr (kBf16) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" DBF_P64 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+                 : DBF_D32(d, 0), DBF_D32(d, 32)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile));
+  } else {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" DBF_P64 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+                 : DBF_D32(d, 0), DBF_D32(d, 32)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile));
+  }
+}
+
+template <int kRegisters>
+__device__ __forceinline__ void registersUp() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void registersDown() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+#endif
+
+}  // namespace dbf::cuda::hopper

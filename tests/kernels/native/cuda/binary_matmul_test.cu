@@ -1,0 +1,219 @@
+// The CUDA kernels against a float64 twin that reads unpacked signs: random shapes, both types, every path, NaN and infinities,
+// garbage in padding bits, poisoned outputs with guards behind them, no rows at all.
+//
+//   binary_matmul_test [shapes = 10000] [seed = 1] [--exact]
+//
+// --exact gives every array an allocation of its own, for compute-sanitizer. Exit code 0: everything agreed.
+#include <cuda_fp16.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "../../../../kernels/native/cuda/binary_matmul.h"
+
+using namespace dbf::cuda;
+
+#define CHECK(call)                                                                                \
+  do {                                                                                             \
+    const cudaError_t checked = (call);                                                            \
+    if (checked != cudaSuccess) {                                                                  \
+      std::printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(checked));      \
+      std::exit(2);                                                                                \
+    }                                                                                              \
+  } while (0)
+
+namespace {
+
+constexpr size_t kGuard = 256;
+constexpr double kTolerance = 1.0 / (1 << 20);  // of Σ|x| · |scale|: what float32 accumulation may lose
+
+struct Worst {
+  double ratio;  // largest error / allowed error
+  unsigned wrong;
+};
+
+__device__ double read(const float* p, int64_t i) { return p[i]; }
+__device__ double read(const __half* p, int64_t i) { return double(__half2float(p[i])); }
+
+template <typename T>
+__global__ void compare(const T* x, const uint8_t* plain, const T* scale, const T* y, int M, int N, int K, Worst* worst) {
+  const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (at >= int64_t(M) * N) return;
+  const int64_t m = at / N, n = at % N;
+  double sum = 0, magnitude = 0;
+  for (int64_t k = 0; k < K; ++k) {
+    const double v = read(x, m * K + k);
+    sum += plain[n * K + k] ? v : -v;
+    magnitude += fabs(v);
+  }
+  const double s = read(scale, n), expected = sum * s, got = read(y, at);
+  const double largest = sizeof(T) == 2 ? 65504. : 3.4028234e38;
+  if (isnan(expected) || isinf(expected) || fabs(expected) > largest * 0.999) {
+    const bool same = isnan(expected) ? isnan(got) : fabs(got) > largest * 0.99 && (got > 0) == (expected > 0);
+    if (!same) atomicAdd(&worst->wrong, 1u);
+    return;
+  }
+  const double rounding = sizeof(T) == 2 ? fabs(expected) / 2048 + 3.1e-8 : fabs(expected) / 8388608 + 1e-37;
+  const double ratio = fabs(got - expected) / (kTolerance * magnitude * fabs(s) + rounding * 1.01);
+  if (!(ratio <= 1)) atomicAdd(&worst->wrong, 1u);
+  // Ratios are not negative, so their bits are ordered.
+  if (ratio == ratio) {
+    atomicMax(reinterpret_cast<unsigned long long*>(&worst->ratio), static_cast<unsigned long long>(__double_as_longlong(ratio)));
+  }
+}
+
+// Device memory: one large piece given out in aligned parts, or an allocation each.
+class Pool {
+ public:
+  explicit Pool(bool exact) : exact_(exact) {
+    if (!exact) CHECK(cudaMalloc(&base_, kBytes));
+  }
+  void* take(size_t bytes) {
+    void* out = nullptr;
+    if (exact_) {
+      CHECK(cudaMalloc(&out, std::max<size_t>(bytes, 1)));
+      taken_.push_back(out);
+      return out;
+    }
+    out = static_cast<uint8_t*>(base_) + used_;
+    used_ += (bytes + kGuard + 255) / 256 * 256;
+    if (used_ > kBytes) std::abort();
+    return out;
+  }
+  void reset() {
+    for (void* p : taken_) CHECK(cudaFree(p));
+    taken_.clear();
+    used_ = 0;
+  }
+
+ private:
+  static constexpr size_t kBytes = size_t{1} << 30;
+  bool exact_;
+  void* base_ = nullptr;
+  size_t used_ = 0;
+  std::vector<void*> taken_;
+};
+
+struct Totals {
+  double ratio[4] = {};
+  long runs[4] = {};
+  long wrong = 0;
+};
+
+template <typename T>
+T number(double v);
+template <>
+float number<float>(double v) {
+  return float(v);
+}
+template <>
+__half number<__half>(double v) {
+  return __float2half(float(v));
+}
+
+template <typename T>
+void testShape(int M, int N, int K, int special, std::mt19937& random, Pool& pool, Totals& totals, bool exact) {
+  const Dtype dtype = sizeof(T) == 2 ? Dtype::kFloat16 : Dtype::kFloat32;
+  std::normal_distribution<double> normal;
+  const int range = sizeof(T) == 2 ? 8 : 60;
+  std::vector<T> x(size_t(M) * K), scale(N);
+  for (int m = 0; m < M; ++m) {
+    const double size = std::ldexp(1.0, int(random() % (2 * range)) - range);
+    for (int k = 0; k < K; ++k) x[size_t(m) * K + k] = number<T>(size * normal(random) * (random() % 64 == 0 ? 30 : 1));
+  }
+  for (int i = 0; special && i < 3 && M; ++i) {
+    const double values[] = {INFINITY, -INFINITY, NAN};
+    x[random() % x.size()] = number<T>(values[special == 1 ? random() % 2 : random() % 3]);
+  }
+  for (auto& s : scale) s = number<T>(normal(random) * 0.1);
+  // Garbage everywhere first: padding rows and bits must not count.
+  const int words = (K + 31) / 32, blocks = (N + 15) / 16;
+  std::vector<uint32_t> packed(size_t(blocks) * words * 16);
+  for (auto& w : packed) w = random();
+  std::vector<uint8_t> plain(size_t(N) * K);
+  for (int n = 0; n < N; ++n) {
+    for (int k = 0; k < K; ++k) plain[size_t(n) * K + k] = packed[(size_t(n / 16) * words + k / 32) * 16 + n % 16] >> (k % 32) & 1;
+  }
+
+  const size_t yBytes = size_t(M) * N * sizeof(T);
+  auto* dx = pool.take(x.size() * sizeof(T));
+  auto* ds = static_cast<uint8_t*>(pool.take(packed.size() * 4));
+  auto* dplain = static_cast<uint8_t*>(pool.take(plain.size()));
+  auto* dscale = pool.take(N * sizeof(T));
+  auto* dy = static_cast<uint8_t*>(pool.take(yBytes));
+  auto* worst = static_cast<Worst*>(pool.take(sizeof(Worst)));
+  CHECK(cudaMemcpy(dx, x.data(), x.size() * sizeof(T), cudaMemcpyHostToDevice));
+  CHECK(cudaMemcpy(ds, packed.data(), packed.size() * 4, cudaMemcpyHostToDevice));
+  CHECK(cudaMemcpy(dplain, plain.data(), plain.size(), cudaMemcpyHostToDevice));
+  CHECK(cudaMemcpy(dscale, scale.data(), N * sizeof(T), cudaMemcpyHostToDevice));
+
+  const Problem problem{dtype, dx, ds, dscale, dy, M, N, K};
+  for (const Path path : {Path::kAutomatic, Path::kDecode, Path::kPrefillWgmma, Path::kPrefillMma}) {
+    if (path == Path::kDecode && M > 40) continue;
+    if (path == Path::kPrefillWgmma && (currentDevice().major != 9 || (sizeof(T) == 2 && K % 8) || M == 0)) continue;
+    const size_t scratchSize = scratchBytes(problem, path);
+    auto* scratch = pool.take(scratchSize);
+    CHECK(cudaMemset(dy, 0xff, yBytes + (exact ? 0 : kGuard)));
+    CHECK(cudaMemset(scratch, 0xff, scratchSize));
+    CHECK(cudaMemset(worst, 0, sizeof(Worst)));
+    CHECK(run(problem, scratch, nullptr, path));
+    if (M) {
+      const unsigned grid = unsigned((int64_t(M) * N + 127) / 128);
+      compare<<<grid, 128>>>(static_cast<const T*>(dx), dplain, static_cast<const T*>(dscale), reinterpret_cast<const T*>(dy), M, N, K,
+                             worst);
+      CHECK(cudaGetLastError());
+    }
+    Worst found{};
+    CHECK(cudaMemcpy(&found, worst, sizeof found, cudaMemcpyDeviceToHost));
+    long bad = found.wrong;
+    if (!exact) {
+      uint8_t guard[kGuard];
+      CHECK(cudaMemcpy(guard, dy + yBytes, kGuard, cudaMemcpyDeviceToHost));
+      for (const uint8_t byte : guard) bad += byte != 0xff;
+    }
+    const int p = int(path);
+    ++totals.runs[p];
+    totals.ratio[p] = std::max(totals.ratio[p], found.ratio);
+    if (bad) {
+      totals.wrong += bad;
+      std::printf("wrong: %ld of M=%d N=%d K=%d %s path %d special %d, ratio %.3g\n", bad, M, N, K, sizeof(T) == 2 ? "f16" : "f32", p,
+                  special, found.ratio);
+    }
+  }
+  pool.reset();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  long shapes = 10000;
+  unsigned seed = 1;
+  bool exact = false;
+  for (int i = 1, position = 0; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--exact") == 0) exact = true;
+    else if (position++ == 0) shapes = std::atol(argv[i]);
+    else seed = unsigned(std::atol(argv[i]));
+  }
+  std::mt19937 random(seed);
+  Pool pool(exact);
+  Totals totals;
+  auto upTo = [&](double most) { return int(std::exp(std::uniform_real_distribution<double>(0, std::log(most + 1))(random))); };
+  for (long i = 0; i < shapes && totals.wrong < 2000; ++i) {
+    int M = i % 3 == 0 ? 1 + int(random() % 16) : upTo(300), N = upTo(420), K = upTo(900);
+    if (i % 101 == 7) M = 0;
+    if (i % 4 == 1) K = (K + 7) / 8 * 8;
+    if (i % 500 == 11) K += 8192, N += 1024, M = std::min(M, 64);  // several tiles and stages
+    const int special = i % 10 == 3 ? 1 : i % 10 == 6 ? 2 : 0;
+    if (i % 2) testShape<float>(M, N, K, special, random, pool, totals, exact);
+    else testShape<__half>(M, N, K, special, random, pool, totals, exact);
+  }
+  const char* names[] = {"automatic", "decode", "prefill wgmma", "prefill mma"};
+  for (int p = 0; p < 4; ++p) std::printf("%-14s %6ld runs, largest error %.3f of the allowed\n", names[p], totals.runs[p], totals.ratio[p]);
+  std::printf("%s: %ld wrong numbers in %ld shapes\n", totals.wrong ? "FAILED" : "passed", totals.wrong, shapes);
+  return totals.wrong ? 1 : 0;
+}
