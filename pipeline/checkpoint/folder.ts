@@ -48,7 +48,11 @@ export async function resolveFile(folder: Folder, name: string): Promise<string 
     real = await Deno.realPath(join(folder.path, name));
   } catch (cause) {
     if (cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.NotADirectory) return undefined;
-    throw cause;
+    const why = cause instanceof Error ? cause.message.split(":")[0] : String(cause);
+    throw new Error(
+      `Cannot read a file in ${folder.path} (${why}): current value is ${JSON.stringify(name.slice(0, 80))}`,
+      { cause },
+    );
   }
   if (!folder.roots.some((root) => real.startsWith(root.endsWith(sep) ? root : root + sep))) {
     throw new RangeError(

@@ -72,7 +72,7 @@ export function renderChat(
     limit,
   );
   worker.onmessage = ({ data }: MessageEvent<ChatReply>) => {
-    if ("error" in data) reject(new Error(`Cannot render the chat template: ${data.error}`));
+    if ("error" in data) reject(new Error(data.error));
     else if (data.text.length > MAX_PROMPT_CHARACTERS) {
       reject(new RangeError(`Cannot use the chat template as it wrote ${data.text.length} characters`));
     } else resolve(data.text);

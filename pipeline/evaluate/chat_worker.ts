@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Template } from "@huggingface/jinja";
+import { renderTemplate } from "./render_template.ts";
 
 /** What the worker is sent. */
 export interface ChatRequest {
@@ -24,7 +24,7 @@ const scope = self as unknown as {
 
 scope.onmessage = ({ data }) => {
   try {
-    scope.postMessage({ text: new Template(data.template).render({ ...data.variables }) });
+    scope.postMessage({ text: renderTemplate(data.template, data.variables) });
   } catch (error) {
     scope.postMessage({ error: (error as Error).message });
   }

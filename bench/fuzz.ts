@@ -1,0 +1,116 @@
+/**
+ * `deno task fuzz`: mangled input of every format that dbf reads. Each must end in a clear error or a correct result: no crash,
+ * no hang over a second, no read outside the folder (the task lets Deno read the project and temporary files only, so one
+ * would be an error), no allocation over the stated bound.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { FORMATS, type FuzzFormat } from "./fuzz_formats.ts";
+import { mutateBytes, mutateJson, randomFrom } from "./fuzz_mutations.ts";
+
+/** Longest time that one input may take, by the issue of hostile input: a second. */
+const MAX_MS = 1000;
+/** Most that the process may grow over all inputs of a format: buffers of real files, not what a header claims. */
+const MAX_GROWTH_BYTES = 256 * 2 ** 20;
+/**
+ * Whether an error says what is wrong with which input: ours begin so. Anything else is the engine's own, from code that lacks
+ * a check.
+ */
+function isClear(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return /^Cannot (?!read propert|convert|destructure|mix|access|set propert|create propert)/.test(error.message);
+}
+
+/** What came of one format's inputs. */
+export interface FuzzResult {
+  readonly format: string;
+  readonly inputs: number;
+  /** Inputs that the first check (syntax) let through. */
+  readonly pastFirstCheck: number;
+  readonly accepted: number;
+  readonly slowestMs: number;
+  readonly growthBytes: number;
+  /** What went wrong, with the number of the input. */
+  readonly problems: readonly string[];
+}
+
+/**
+ * Feeds one format with mangled inputs.
+ *
+ * @param seed Equal seeds give equal inputs.
+ */
+export async function fuzz(format: FuzzFormat, inputs: number, seed: number): Promise<FuzzResult> {
+  const random = randomFrom(seed);
+  const folder = await Deno.makeTempDir({ prefix: "dbf-fuzz-" });
+  const problems: string[] = [];
+  let pastFirstCheck = 0, accepted = 0, slowestMs = 0;
+  try {
+    const prepared = await format.prepare(folder);
+    const before = Deno.memoryUsage().rss;
+    for (let i = 0; i < inputs; i++) {
+      const bytes = random() < 0.25 || prepared.json === undefined
+        ? mutateBytes(prepared.bytes, random)
+        : prepared.fromJson!(mutateJson(prepared.json, random));
+      if (prepared.syntax(bytes)) pastFirstCheck++;
+      const start = performance.now();
+      try {
+        await prepared.read(bytes);
+        accepted++;
+      } catch (error) {
+        if (error instanceof Deno.errors.NotCapable) problems.push(`input ${i}: looked outside: ${error.message}`);
+        else if (!isClear(error)) {
+          problems.push(`input ${i}: ${error instanceof Error ? error.stack?.slice(0, 600) : String(error)}`);
+        }
+      }
+      const elapsed = performance.now() - start;
+      slowestMs = Math.max(slowestMs, elapsed);
+      if (elapsed > MAX_MS) problems.push(`input ${i}: took ${elapsed.toFixed(0)} ms`);
+    }
+    const growthBytes = Math.max(0, Deno.memoryUsage().rss - before);
+    if (growthBytes > MAX_GROWTH_BYTES) problems.push(`memory grew by ${growthBytes} bytes`);
+    return { format: format.name, inputs, pastFirstCheck, accepted, slowestMs, growthBytes, problems };
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/**
+ * Runs all formats.
+ *
+ * @param args `--inputs N` a format (default 12,000), `--format NAME`, `--seed N`, `--json`
+ * @throws {Error} when an input was not answered as it should be.
+ */
+export async function main(args: readonly string[]): Promise<void> {
+  const flags = parseArgs([...args], { string: ["inputs", "format", "seed"], boolean: ["json"] });
+  const inputs = Number(flags.inputs ?? 12_000), seed = Number(flags.seed ?? 1);
+  const results: FuzzResult[] = [];
+  for (const format of FORMATS.filter(({ name }) => flags.format === undefined || name === flags.format)) {
+    results.push(await fuzz(format, inputs, seed));
+    if (!flags.json) console.error(`${format.name} done`);
+  }
+  if (flags.json) console.log(JSON.stringify(results, null, 2));
+  else {
+    console.log("| format | inputs | past the first check | accepted | slowest | memory growth | problems |");
+    console.log("|---|---:|---:|---:|---:|---:|---:|");
+    for (const one of results) {
+      console.log(
+        `| ${one.format} | ${one.inputs} | ${
+          Math.round(100 * one.pastFirstCheck / one.inputs)
+        } % | ${one.accepted} | ` +
+          `${one.slowestMs.toFixed(0)} ms | ${(one.growthBytes / 2 ** 20).toFixed(0)} MiB | ${one.problems.length} |`,
+      );
+    }
+  }
+  const bad = results.filter(({ problems }) => problems.length > 0);
+  if (bad.length > 0) {
+    throw new Error(
+      `Cannot call these formats safe (seed ${seed}):\n${
+        bad.map(({ format, problems }) => `${format}\n  ${problems.slice(0, 5).join("\n  ")}`).join("\n")
+      }`,
+    );
+  }
+}
+
+if (import.meta.main) await main(Deno.args);
