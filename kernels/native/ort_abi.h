@@ -1,148 +1,184 @@
-// The part of ONNX Runtime's C ABI that an operator library needs, declared from its public documentation
-// (https://onnxruntime.ai/docs/api/c/struct_ort_api.html). The function table is append-only: a function keeps its place
-// in every later version, so the places below hold for every ONNX Runtime from 1.17 on.
-#ifndef DBF_ORT_ABI_H
-#define DBF_ORT_ABI_H
-
+// What dbf's operator library uses of ONNX Runtime's C API, declared by us so that no header of it is needed.
+//
+// The ABI is public and append-only: a function keeps its place in the table `OrtApi` in all later versions
+// (https://onnxruntime.ai/docs/api/c/struct_ort_api.html), and OrtCustomOp only grows at its end.
+// A host must offer API version 17 (ONNX Runtime 1.17); functions of later versions are asked for by version.
+#pragma once
 #include <cstddef>
 #include <cstdint>
 
+#if defined(_WIN32)
+#define DBF_EXPORT extern "C" __declspec(dllexport)
+#define DBF_ORT_CALL __stdcall
+#else
+#define DBF_EXPORT extern "C" __attribute__((visibility("default")))
+#define DBF_ORT_CALL
+#endif
+
 namespace dbf::ort {
 
-// The version of the table that we ask for: 17 brought KernelContext_ParallelFor and shape inference of custom operators.
-constexpr uint32_t kApiVersion = 17;
-
-// Opaque objects of the runtime.
+// Opaque objects of ONNX Runtime.
 struct Status;
 struct SessionOptions;
 struct CustomOpDomain;
+struct Value;
 struct KernelInfo;
 struct KernelContext;
 struct ShapeInferContext;
+struct TensorTypeAndShapeInfo;
+struct MemoryInfo;
 struct OpAttr;
-struct Value;
-struct TensorInfo;  // OrtTensorTypeAndShapeInfo
-using Table = void* const*;  // OrtApi
+struct KeyValuePairs;
 
-struct ApiBase {
-  Table (*get_api)(uint32_t version);
-  const char* (*get_version)();
-};
+// OrtErrorCode
+constexpr int kFail = 1, kInvalidArgument = 2;
+// ONNXTensorElementDataType
+constexpr int kFloat = 1, kUint8 = 2, kFloat16 = 10;
+// OrtOpAttrType
+constexpr int kAttributeInt = 1;
+// OrtCustomOpInputOutputCharacteristic
+constexpr int kRequired = 0;
+// OrtMemType
+constexpr int kMemoryDefault = 0;
 
-enum ElementType : int { kUndefined = 0, kFloat = 1, kUint8 = 2, kFloat16 = 10 };
-enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
-enum Characteristic : int { kRequired = 0, kOptional = 1, kVariadic = 2 };
-enum MemoryType : int { kCpuInput = -2, kDefaultMemory = 0 };
-enum AttributeType : int { kAttributeInt = 1 };
+// Lowest version with everything below but the functions marked otherwise.
+constexpr uint32_t kApiVersion = 17;
+// First version with KernelInfo_GetConfigEntries.
+constexpr uint32_t kConfigEntriesVersion = 24;
 
-// OrtCustomOp, version 17. The runtime reads later members only where `version` says that they exist.
-struct CustomOp {
-  uint32_t version;
-  void* (*create_kernel)(const CustomOp*, Table, const KernelInfo*);
-  const char* (*get_name)(const CustomOp*);
-  const char* (*get_provider)(const CustomOp*);  // null: the CPU provider
-  ElementType (*get_input_type)(const CustomOp*, size_t);
-  size_t (*get_input_count)(const CustomOp*);
-  ElementType (*get_output_type)(const CustomOp*, size_t);
-  size_t (*get_output_count)(const CustomOp*);
-  void (*compute_v1)(void* kernel, KernelContext*);
-  void (*destroy_kernel)(void* kernel);
-  Characteristic (*get_input_characteristic)(const CustomOp*, size_t);
-  Characteristic (*get_output_characteristic)(const CustomOp*, size_t);
-  MemoryType (*get_input_memory_type)(const CustomOp*, size_t);
-  int (*get_variadic_input_min_arity)(const CustomOp*);
-  int (*get_variadic_input_homogeneity)(const CustomOp*);
-  int (*get_variadic_output_min_arity)(const CustomOp*);
-  int (*get_variadic_output_homogeneity)(const CustomOp*);
-  Status* (*create_kernel_v2)(const CustomOp*, Table, const KernelInfo*, void** kernel);
-  Status* (*compute)(void* kernel, KernelContext*);
-  Status* (*infer_shape)(const CustomOp*, ShapeInferContext*);
-  int (*get_start_version)(const CustomOp*);
-  int (*get_end_version)(const CustomOp*);
-  // Members of later versions, present so that a runtime that reads them unasked finds null.
-  void* later[8];
-};
-
-// Typed access to the table. Every function that returns Status* returns null for success.
+// The table OrtApi, seen as places; every call names its signature once, here.
 class Api {
  public:
-  Api() = default;
-  explicit Api(Table table) : table_(table) {}
+  explicit Api(const void* table = nullptr) : table_(static_cast<void* const*>(table)) {}
+  explicit operator bool() const { return table_ != nullptr; }
 
-  Status* create_status(ErrorCode code, const char* message) const { return at<Status*(ErrorCode, const char*)>(0)(code, message); }
-  void release_status(Status* status) const { at<void(Status*)>(93)(status); }
-  const char* error_message(const Status* status) const { return at<const char*(const Status*)>(2)(status); }
+  Status* createStatus(int code, const char* message) const { return call<Status*>(0, code, message); }
+  void releaseStatus(Status* status) const { call<void>(93, status); }
 
-  Status* create_domain(const char* name, CustomOpDomain** out) const { return at<Status*(const char*, CustomOpDomain**)>(26)(name, out); }
-  Status* add_op(CustomOpDomain* domain, const CustomOp* op) const { return at<Status*(CustomOpDomain*, const CustomOp*)>(27)(domain, op); }
-  Status* add_domain(SessionOptions* options, CustomOpDomain* domain) const {
-    return at<Status*(SessionOptions*, CustomOpDomain*)>(28)(options, domain);
+  // Registration
+  Status* createCustomOpDomain(const char* name, CustomOpDomain** out) const { return call<Status*>(26, name, out); }
+  Status* customOpDomainAdd(CustomOpDomain* domain, const struct CustomOp* op) const {
+    return call<Status*>(27, domain, op);
   }
-  Status* has_config_entry(const SessionOptions* options, const char* key, int* out) const {
-    return at<Status*(const SessionOptions*, const char*, int*)>(237)(options, key, out);
-  }
-  // `size` counts the closing zero; with `value` null only the size is told.
-  Status* get_config_entry(const SessionOptions* options, const char* key, char* value, size_t* size) const {
-    return at<Status*(const SessionOptions*, const char*, char*, size_t*)>(238)(options, key, value, size);
+  Status* addCustomOpDomain(SessionOptions* options, CustomOpDomain* domain) const {
+    return call<Status*>(28, options, domain);
   }
 
-  Status* attribute(const KernelInfo* info, const char* name, int64_t* out) const {
-    return at<Status*(const KernelInfo*, const char*, int64_t*)>(86)(info, name, out);
+  // Making a kernel
+  Status* attributeInt(const KernelInfo* info, const char* name, int64_t* out) const {
+    return call<Status*>(86, info, name, out);
   }
-  // `size` counts the closing zero; with `out` null only the size is told.
-  Status* attribute(const KernelInfo* info, const char* name, char* out, size_t* size) const {
-    return at<Status*(const KernelInfo*, const char*, char*, size_t*)>(87)(info, name, out, size);
+  // From kConfigEntriesVersion on: the session's configuration, owned by the caller.
+  Status* configEntries(const KernelInfo* info, KeyValuePairs** out) const { return call<Status*>(391, info, out); }
+  // nullptr when the key is absent.
+  const char* getKeyValue(const KeyValuePairs* pairs, const char* key) const {
+    return call<const char*>(297, pairs, key);
   }
+  void releaseKeyValuePairs(KeyValuePairs* pairs) const { call<void>(300, pairs); }
 
-  Status* input_count(const KernelContext* context, size_t* out) const { return at<Status*(const KernelContext*, size_t*)>(88)(context, out); }
+  // Running a kernel
   Status* input(const KernelContext* context, size_t index, const Value** out) const {
-    return at<Status*(const KernelContext*, size_t, const Value**)>(90)(context, index, out);
+    return call<Status*>(90, context, index, out);
   }
-  Status* output(KernelContext* context, size_t index, const int64_t* dims, size_t rank, Value** out) const {
-    return at<Status*(KernelContext*, size_t, const int64_t*, size_t, Value**)>(91)(context, index, dims, rank, out);
+  Status* output(KernelContext* context, size_t index, const int64_t* shape, size_t rank, Value** out) const {
+    return call<Status*>(91, context, index, shape, rank, out);
   }
-  // Calls task(argument, i) for every i < total on the session's threads; `batches` 0 leaves the division to the runtime.
-  Status* parallel_for(const KernelContext* context, void (*task)(void*, size_t), size_t total, size_t batches, void* argument) const {
-    return at<Status*(const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*)>(274)(context, task, total, batches, argument);
+  // The cudaStream_t of a kernel of the CUDA provider.
+  Status* gpuComputeStream(const KernelContext* context, void** out) const { return call<Status*>(193, context, out); }
+  // Provider resources by number (CUDA: 10000 and on).
+  Status* resource(const KernelContext* context, int version, int id, void** out) const {
+    return call<Status*>(265, context, version, id, out);
   }
-  // CUDA provider: the cudaStream_t on which the node must launch its work.
-  Status* gpu_stream(const KernelContext* context, void** out) const { return at<Status*(const KernelContext*, void**)>(193)(context, out); }
+  // Calls f(data, i) for i < total on the session's threads, in `batches` batches (0: one each), and waits for them.
+  Status* parallelFor(const KernelContext* context, void (*f)(void*, size_t), size_t total, size_t batches,
+                      void* data) const {
+    return call<Status*>(274, context, f, total, batches, data);
+  }
+  // Memory of the provider that lives until the kernel returns.
+  Status* scratchBuffer(const KernelContext* context, const MemoryInfo* memory, size_t bytes, void** out) const {
+    return call<Status*>(277, context, memory, bytes, out);
+  }
+  // The memory information of a tensor, owned by it.
+  Status* tensorMemoryInfo(const Value* value, const MemoryInfo** out) const { return call<Status*>(194, value, out); }
+  Status* tensorData(const Value* value, void** out) const { return call<Status*>(51, value, out); }
 
-  // The result is the caller's, see release_info.
-  Status* tensor_info(const Value* value, TensorInfo** out) const { return at<Status*(const Value*, TensorInfo**)>(65)(value, out); }
-  void release_info(TensorInfo* info) const { at<void(TensorInfo*)>(99)(info); }
-  Status* element_type(const TensorInfo* info, ElementType* out) const { return at<Status*(const TensorInfo*, ElementType*)>(60)(info, out); }
-  Status* rank(const TensorInfo* info, size_t* out) const { return at<Status*(const TensorInfo*, size_t*)>(61)(info, out); }
-  Status* dims(const TensorInfo* info, int64_t* out, size_t rank) const {
-    return at<Status*(const TensorInfo*, int64_t*, size_t)>(62)(info, out, rank);
+  // Shapes; the info is owned by the caller
+  Status* tensorInfo(const Value* value, TensorTypeAndShapeInfo** out) const { return call<Status*>(65, value, out); }
+  void releaseTensorInfo(TensorTypeAndShapeInfo* info) const { call<void>(99, info); }
+  Status* elementType(const TensorTypeAndShapeInfo* info, int* out) const { return call<Status*>(60, info, out); }
+  Status* rank(const TensorTypeAndShapeInfo* info, size_t* out) const { return call<Status*>(61, info, out); }
+  Status* shape(const TensorTypeAndShapeInfo* info, int64_t* out, size_t rank) const {
+    return call<Status*>(62, info, out, rank);
   }
-  Status* mutable_data(Value* value, void** out) const { return at<Status*(Value*, void**)>(51)(value, out); }
-  Status* data(const Value* value, const void** out) const {
-    return mutable_data(const_cast<Value*>(value), const_cast<void**>(out));
+  Status* symbolicShape(const TensorTypeAndShapeInfo* info, const char** out, size_t rank) const {
+    return call<Status*>(63, info, out, rank);
+  }
+  Status* createTensorInfo(TensorTypeAndShapeInfo** out) const { return call<Status*>(57, out); }
+  Status* setElementType(TensorTypeAndShapeInfo* info, int type) const { return call<Status*>(58, info, type); }
+  Status* setShape(TensorTypeAndShapeInfo* info, const int64_t* shape, size_t rank) const {
+    return call<Status*>(59, info, shape, rank);
+  }
+  Status* setSymbolicShape(TensorTypeAndShapeInfo* info, const char* const* names, size_t rank) const {
+    return call<Status*>(271, info, names, rank);
   }
 
-  Status* infer_attribute(const ShapeInferContext* context, const char* name, const OpAttr** out) const {
-    return at<Status*(const ShapeInferContext*, const char*, const OpAttr**)>(269)(context, name, out);
+  // Shape inference; the input's info is owned by the context
+  Status* inferInput(const ShapeInferContext* context, size_t index, TensorTypeAndShapeInfo** out) const {
+    return call<Status*>(268, context, index, out);
   }
-  Status* read_attribute(const OpAttr* attribute, AttributeType type, void* data, size_t bytes, size_t* out) const {
-    return at<Status*(const OpAttr*, AttributeType, void*, size_t, size_t*)>(272)(attribute, type, data, bytes, out);
+  Status* inferAttribute(const ShapeInferContext* context, const char* name, const OpAttr** out) const {
+    return call<Status*>(269, context, name, out);
   }
-  // Owned by the context.
-  Status* infer_input(const ShapeInferContext* context, size_t index, TensorInfo** out) const {
-    return at<Status*(const ShapeInferContext*, size_t, TensorInfo**)>(268)(context, index, out);
+  Status* inferOutput(const ShapeInferContext* context, size_t index, const TensorTypeAndShapeInfo* info) const {
+    return call<Status*>(270, context, index, info);
   }
-  Status* infer_output(const ShapeInferContext* context, size_t index, const TensorInfo* info) const {
-    return at<Status*(const ShapeInferContext*, size_t, const TensorInfo*)>(270)(context, index, info);
+  Status* readAttribute(const OpAttr* attribute, int type, void* data, size_t bytes, size_t* out) const {
+    return call<Status*>(272, attribute, type, data, bytes, out);
   }
 
  private:
-  template <typename F>
-  F* at(size_t place) const {
-    return reinterpret_cast<F*>(table_[place]);
+  template <typename R, typename... Arguments>
+  R call(size_t place, Arguments... arguments) const {
+    using Function = R(DBF_ORT_CALL*)(Arguments...);
+    return reinterpret_cast<Function>(table_[place])(arguments...);
   }
-  Table table_ = nullptr;
+  void* const* table_;
+};
+
+// OrtApiBase
+struct ApiBase {
+  const void*(DBF_ORT_CALL* getApi)(uint32_t version);  // nullptr when the host is older
+  const char*(DBF_ORT_CALL* getVersionString)();
+};
+
+// OrtCustomOp up to version 20; unset callbacks are optional.
+struct CustomOp {
+  uint32_t version = kApiVersion;
+  void*(DBF_ORT_CALL* createKernel)(const CustomOp*, const void* api, const KernelInfo*) = nullptr;
+  const char*(DBF_ORT_CALL* name)(const CustomOp*) = nullptr;
+  const char*(DBF_ORT_CALL* executionProvider)(const CustomOp*) = nullptr;  // returns nullptr for the CPU
+  int(DBF_ORT_CALL* inputType)(const CustomOp*, size_t index) = nullptr;
+  size_t(DBF_ORT_CALL* inputCount)(const CustomOp*) = nullptr;
+  int(DBF_ORT_CALL* outputType)(const CustomOp*, size_t index) = nullptr;
+  size_t(DBF_ORT_CALL* outputCount)(const CustomOp*) = nullptr;
+  void(DBF_ORT_CALL* kernelCompute)(void* kernel, KernelContext*) = nullptr;
+  void(DBF_ORT_CALL* kernelDestroy)(void* kernel) = nullptr;
+  int(DBF_ORT_CALL* inputCharacteristic)(const CustomOp*, size_t index) = nullptr;
+  int(DBF_ORT_CALL* outputCharacteristic)(const CustomOp*, size_t index) = nullptr;
+  int(DBF_ORT_CALL* inputMemoryType)(const CustomOp*, size_t index) = nullptr;
+  int(DBF_ORT_CALL* variadicInputMinArity)(const CustomOp*) = nullptr;
+  int(DBF_ORT_CALL* variadicInputHomogeneity)(const CustomOp*) = nullptr;
+  int(DBF_ORT_CALL* variadicOutputMinArity)(const CustomOp*) = nullptr;
+  int(DBF_ORT_CALL* variadicOutputHomogeneity)(const CustomOp*) = nullptr;
+  Status*(DBF_ORT_CALL* createKernelV2)(const CustomOp*, const void* api, const KernelInfo*, void** kernel) = nullptr;
+  Status*(DBF_ORT_CALL* kernelComputeV2)(void* kernel, KernelContext*) = nullptr;
+  Status*(DBF_ORT_CALL* inferOutputShape)(const CustomOp*, ShapeInferContext*) = nullptr;
+  int(DBF_ORT_CALL* startVersion)(const CustomOp*) = nullptr;
+  int(DBF_ORT_CALL* endVersion)(const CustomOp*) = nullptr;
+  size_t(DBF_ORT_CALL* mayInplace)(int** inputs, int** outputs) = nullptr;
+  void(DBF_ORT_CALL* releaseMayInplace)(int* inputs, int* outputs) = nullptr;
+  size_t(DBF_ORT_CALL* aliasMap)(int** inputs, int** outputs) = nullptr;
+  void(DBF_ORT_CALL* releaseAliasMap)(int* inputs, int* outputs) = nullptr;
 };
 
 }  // namespace dbf::ort
-
-#endif  // DBF_ORT_ABI_H
