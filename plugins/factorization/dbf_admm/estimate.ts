@@ -5,6 +5,10 @@
  */
 import type { LayerShape, StageEstimate } from "../../../pipeline/stream/stage.ts";
 import type { Settings } from "./options.ts";
+import { LEAN_ELEMENTS, MOST_KEPT_ELEMENTS } from "./sessions.ts";
+
+/** Graphs, sessions and the space between buffers, whatever the size. */
+const FIXED_BYTES = 60_000_000;
 
 /**
  * Peak bytes (the largest of reading, a half step and polishing) and useful operations: per half step a Gram matrix, a cross
@@ -13,10 +17,14 @@ import type { Settings } from "./options.ts";
  */
 export function estimate(layer: LayerShape & { readonly rank: number }, settings: Settings): StageEstimate {
   const { rows: n, cols: m, rank: k } = layer;
-  const sides = k * (n + m), largest = k * Math.max(n, m);
-  const reading = 4 * n * m;
-  const step = n * m + 2 * sides + 5 * largest + 5 * k * k;
-  const polishing = 3 * n * m + (settings.latents ? 2 : 1) * sides + 3 * largest + 5 * k * k;
+  const sides = k * (n + m), largest = k * Math.max(n, m), lean = n * m > LEAN_ELEMENTS;
+  // Panels, their concatenation, and what JavaScript read and has not collected yet.
+  const reading = 4.5 * n * m;
+  // Unless lean, both halves' sessions keep what they worked in, twice: ONNX Runtime plans memory anew on a second run.
+  const step = lean ? n * m + 2.5 * sides + 7.5 * largest + 2.5 * k * k : n * m + 20 * sides + 10.5 * k * k;
+  const polishing = 4 * n * m + 4 * sides + 4 * largest + 4 * k * k;
+  // Small layers share sessions, so all of them keep what they worked in.
+  const shared = n * m <= MOST_KEPT_ELEMENTS;
   // Multiply and add count as two; a symmetric product and a Cholesky factor count once per pair of equal entries.
   const half = (p: number, q: number) =>
     k * k * q + 2 * k * p * q + Math.min(2, settings.innerSteps) * k ** 3 / 3 + settings.innerSteps * 2 * k * k * p;
@@ -26,7 +34,7 @@ export function estimate(layer: LayerShape & { readonly rank: number }, settings
   const flops = settings.iterations * (half(n, m) + half(m, n)) + rounds * (descent(n, m) + descent(m, n)) +
     (rounds + settings.refits) * refit + (rounds + 2) * error;
   return {
-    peakBytes: 4 * Math.max(reading, step, polishing),
+    peakBytes: 4 * (shared ? step + 2.7 * polishing : Math.max(reading, step, polishing)) + FIXED_BYTES,
     flops,
   };
 }

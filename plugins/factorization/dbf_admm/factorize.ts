@@ -14,7 +14,7 @@ import { randomWords } from "./random_signs.ts";
 import { errorGraph, refitGraph } from "./refit.ts";
 import { pairFlipsGraph } from "./pair_flips.ts";
 import { lowestPenalty, penaltiesAt } from "./schedule.ts";
-import { MOST_KEPT_ELEMENTS, openPool, type SessionPool } from "./sessions.ts";
+import { LEAN_ELEMENTS, MOST_KEPT_ELEMENTS, openPool, type SessionPool } from "./sessions.ts";
 import { signDescentGraph } from "./sign_descent.ts";
 import { weigh, type Weighted, type WeightSource } from "./weigh.ts";
 import type { Weighting } from "./weighting.ts";
@@ -42,9 +42,6 @@ export interface FactorizeContext {
 }
 
 type Tensors = Record<string, Tensor>;
-
-/** Above this many elements the two halves' sessions do not live at once: a load takes less than a tenth of a half step. */
-const LEAN_ELEMENTS = 2 ** 25;
 
 /** Passes of pair flips that stand for a sweep on a GPU: a few hundredths of all signs flip. */
 const GPU_PASSES = 96;

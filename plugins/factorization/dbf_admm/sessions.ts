@@ -12,6 +12,9 @@ const MOST_KEPT = 64;
 /** Layers above this many elements free their sessions, whose arenas would hold gigabytes between layers. */
 export const MOST_KEPT_ELEMENTS = 2 ** 21;
 
+/** Above this many elements the two halves' sessions do not live at once: a load takes less than a tenth of a half step. */
+export const LEAN_ELEMENTS = 2 ** 25;
+
 const pools = new WeakMap<Runtime, Map<string, Promise<Session>>>();
 
 /** Loads graphs on demand; disposing ends those that are not shared. */
