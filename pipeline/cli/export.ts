@@ -12,8 +12,10 @@ import { openCheckpoint } from "../checkpoint/open.ts";
 import { exportModel } from "../export/export_model.ts";
 import { loadPlugins } from "../recipe/plugin_loader.ts";
 import { resolveStage } from "../recipe/resolve.ts";
+import { truncateBlocks } from "../model/describe.ts";
 import type { Command } from "./command.ts";
 import { whileReadingInput } from "./errors.ts";
+import { parseBlocks } from "./recipe_flags.ts";
 import { renderTable } from "./table.ts";
 import { formatBytes } from "./units.ts";
 
@@ -29,6 +31,7 @@ export const exportCommand: Command = {
   flags: {
     target: { kind: "text", value: "NAME", help: "what to write (default onnx)" },
     dtype: { kind: "text", choices: ["f32", "f16"], help: "type of what is dense and of activations (default f32)" },
+    blocks: { kind: "text", value: "FIRST-LAST", help: "make a model of these decoder blocks only, e.g. 0-1" },
     overwrite: { kind: "switch", help: "replace an earlier export in DIR" },
     plugin: { kind: "list", value: "FILE|npm:NAME", help: "load targets of others" },
   },
@@ -44,7 +47,11 @@ export const exportCommand: Command = {
       return [await openSource(from, signal), target] as const;
     });
     using _ = source;
-    const model = await whileReadingInput(() => describeArtefact(source));
+    const model = await whileReadingInput(async () => {
+      const blocks = parseBlocks(flags.text("blocks"));
+      const whole = await describeArtefact(source);
+      return blocks === undefined ? whole : truncateBlocks(whole, blocks);
+    });
     const result = await exportModel({
       source,
       model,

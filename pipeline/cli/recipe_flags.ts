@@ -91,8 +91,12 @@ async function readRecipe(file: string): Promise<Record<string, unknown>> {
   return recipe;
 }
 
-/** `"0-1"` or `"3"` → first and last block. */
-function parseBlocks(text: string | undefined): readonly [number, number] | undefined {
+/**
+ * `"0-1"` or `"3"` → first and last block.
+ *
+ * @throws {TypeError} when the text is neither.
+ */
+export function parseBlocks(text: string | undefined): readonly [number, number] | undefined {
   if (text === undefined) return undefined;
   const match = /^(\d+)(?:-(\d+))?$/.exec(text);
   const first = Number(match?.[1]), last = Number(match?.[2] ?? match?.[1]);
