@@ -14,6 +14,7 @@
 // The signs do not depend on the kernel before, so the quantizing kernel, whose launch may overlap it, asks for them into L2.
 #include "binary_matmul.h"
 #include "device_code.cuh"
+#include "launch.h"
 
 namespace dbf::cuda {
 namespace {
@@ -54,13 +55,10 @@ __global__ void __launch_bounds__(kThreads) quantize(const T* x, const uint8_t* 
   allowNextKernel();
   const int range = blockIdx.x, row = blockIdx.y, tid = threadIdx.x;
   if (row >= shape.M) {  // blocks beyond the rows: signs into L2
-#if __CUDA_ARCH__ >= 900
     const int64_t at = ((int64_t(row - shape.M) * kRanges + range) * 32 + tid) * kPrefetchBytes;
     if (tid < 32 && at < signBytes) {
-      const unsigned size = static_cast<unsigned>(min(kPrefetchBytes, signBytes - at));
-      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(signs + at), "r"(size) : "memory");
+      prefetchToL2(signs + at, static_cast<unsigned>(signBytes - at < kPrefetchBytes ? signBytes - at : kPrefetchBytes));
     }
-#endif
     return;
   }
   waitForPreviousKernel();
@@ -125,20 +123,6 @@ __global__ void __launch_bounds__(kThreads) quantize(const T* x, const uint8_t* 
   }
 }
 
-__device__ __forceinline__ uint4 loadSigns(const uint8_t* at) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(at));
-  return v;
-}
-
-__device__ __forceinline__ void mma(int (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
 // One thread block: 32 rows of the signs, all columns, warp w the columns of range w; blockIdx.y: a group of tokens.
 //
 // Lane 4g + t loads 16 bytes at a time: one word of rows 4(g mod 4) … +3 of the 16-row block g / 4; t chooses the word. So a
@@ -163,7 +147,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int half = 0; half < 2; ++half) {
       const int word = step * 8 + half * 4 + t;
       into[half] = make_uint4(0, 0, 0, 0);
-      if (rowExists && step < lastStep && word < shape.words) into[half] = loadSigns(mySigns + int64_t(word) * 64);
+      if (rowExists && step < lastStep && word < shape.words) into[half] = loadOnce(mySigns + int64_t(word) * 64);
     }
   };
 #pragma unroll
@@ -203,8 +187,8 @@ __global__ void __launch_bounds__(kThreads, 2)
           for (int tile = 0; tile < kTiles; ++tile) {
             const uint4 four = b[tile][p >> 1];
             const unsigned b0 = p & 1 ? four.z : four.x, b1 = p & 1 ? four.w : four.y;
-            mma(sums[bit][0][tile], v0.x & mask, v0.y & mask, v1.x & mask, v1.y & mask, b0, b1);
-            mma(sums[bit][1][tile], v0.z & mask, v0.w & mask, v1.z & mask, v1.w & mask, b0, b1);
+            mmaBytes(sums[bit][0][tile], v0.x & mask, v0.y & mask, v1.x & mask, v1.y & mask, b0, b1);
+            mmaBytes(sums[bit][1][tile], v0.z & mask, v0.w & mask, v1.z & mask, v1.w & mask, b0, b1);
           }
         }
       }
@@ -252,20 +236,6 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-template <typename Kernel, typename... Args>
-cudaError_t launch(Kernel kernel, dim3 grid, cudaStream_t stream, bool overlap, Args... args) {
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = dim3(kThreads);
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, args...);
-}
-
 template <typename T>
 cudaError_t runTyped(const Problem& p, void* scratch, cudaStream_t stream) {
   const Scratch layout = scratchLayout(p.M, p.K);
@@ -284,7 +254,7 @@ cudaError_t runTyped(const Problem& p, void* scratch, cudaStream_t stream) {
   const auto* x = static_cast<const T*>(p.x);
   const auto* scale = static_cast<const T*>(p.scale);
   auto* y = static_cast<T*>(p.y);
-  cudaError_t error = launch(quantize<T>, dim3(kRanges, unsigned(p.M) + extra), stream, overlap, x, p.signs, prefetch, digits,
+  cudaError_t error = launch(quantize<T>, dim3(kRanges, unsigned(p.M) + extra), kThreads, 0, stream, overlap, x, p.signs, prefetch, digits,
                              steps, sums, shape, tokens);
   if (error != cudaSuccess) return error;
   const dim3 grid(unsigned(ceilDiv(p.N, kTileRows)), unsigned(ceilDiv(p.M, tokens)));
@@ -292,7 +262,7 @@ cudaError_t runTyped(const Problem& p, void* scratch, cudaStream_t stream) {
   const float* readSteps = steps;
   const long long* readSums = sums;
   auto* kernel = tokens == 1 ? multiply<T, 1> : tokens == 2 ? multiply<T, 2> : multiply<T, 5>;
-  return launch(kernel, grid, stream, overlap, x, p.signs, scale, y, readDigits, readSteps, readSums, shape);
+  return launch(kernel, grid, kThreads, 0, stream, overlap, x, p.signs, scale, y, readDigits, readSteps, readSums, shape);
 }
 
 }  // namespace

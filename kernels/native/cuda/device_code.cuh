@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "instructions.cuh"
+
 namespace dbf::cuda {
 
 constexpr int kBlockRows = 16;  // rows side by side in the stored layout
@@ -41,18 +43,6 @@ __device__ __forceinline__ void splitBf16(float x, unsigned short (&part)[3]) {
   part[0] = static_cast<unsigned short>(bits >> 16);
   part[1] = static_cast<unsigned short>(rest >> 16);
   part[2] = static_cast<unsigned short>(__float_as_uint(__uint_as_float(rest) - second) >> 16);
-}
-
-// Programmatic dependent launch: the next kernel of the stream may start; wait for what the one before it wrote.
-__device__ __forceinline__ void allowNextKernel() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void waitForPreviousKernel() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
 }
 
 // Expands one row's 32-column word into ±1 of a tensor-core fragment (m16n8k16 and wgmma have the same): thread t of four

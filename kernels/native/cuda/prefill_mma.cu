@@ -5,6 +5,7 @@
 // activations are split into three bf16 that sum to them exactly.
 #include "binary_matmul.h"
 #include "device_code.cuh"
+#include "launch.h"
 
 namespace dbf::cuda {
 namespace {
@@ -12,19 +13,6 @@ namespace {
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kTokens = 64, kColumns = 64;
 constexpr int kPitch = kColumns + 8;  // 144 bytes: the 8 rows of a fragment lie in different banks
 constexpr int kPerThread = kTokens * kColumns / kThreads;
-
-template <bool kBf16>
-__device__ __forceinline__ void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-  if constexpr (kBf16) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-}
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads) prefill(const T* x, const unsigned* signs, const T* scale, T* y, int M, int N, int K) {
@@ -110,9 +98,8 @@ __global__ void __launch_bounds__(kThreads) prefill(const T* x, const unsigned* 
 template <typename T>
 cudaError_t runTyped(const Problem& p, cudaStream_t stream) {
   const dim3 grid(unsigned(ceilDiv(p.N, kWarps * kBlockRows)), unsigned(ceilDiv(p.M, kTokens)));
-  prefill<T><<<grid, kThreads, 0, stream>>>(static_cast<const T*>(p.x), reinterpret_cast<const unsigned*>(p.signs),
-                                            static_cast<const T*>(p.scale), static_cast<T*>(p.y), int(p.M), int(p.N), int(p.K));
-  return cudaGetLastError();
+  return launch(prefill<T>, grid, kThreads, 0, stream, false, static_cast<const T*>(p.x), reinterpret_cast<const unsigned*>(p.signs),
+                static_cast<const T*>(p.scale), static_cast<T*>(p.y), int(p.M), int(p.N), int(p.K));
 }
 
 }  // namespace

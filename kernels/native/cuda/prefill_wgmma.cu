@@ -4,11 +4,10 @@
 // One thread block: 128 or 256 rows of W × 64 or 128 tokens; one warp copies, two warpgroups multiply. A stage is 64 columns.
 // float32 activations become three bf16 planes that sum to them exactly; the signs are expanded once for the three.
 #include <algorithm>
-#include <mutex>
 
 #include "binary_matmul.h"
 #include "device_code.cuh"
-#include "hopper.cuh"
+#include "launch.h"
 
 namespace dbf::cuda {
 namespace {
@@ -34,11 +33,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     prefill(const __grid_constant__ CUtensorMap activations, const __grid_constant__ CUtensorMap signs, const T* scale, T* y, int M,
             int N, int K) {
 #if defined(DBF_HOPPER)
-  using namespace hopper;
   using G = Geometry<kTiles, kTokens, kPlanes>;
   constexpr bool kBf16 = kPlanes == 3;
-  extern __shared__ uint8_t raw[];
-  uint8_t* base = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t(1023));
+  uint8_t* base = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(dynamicShared()) + 1023) & ~uintptr_t(1023));
   uint8_t* signBase = base + G::stages * kPlanes * G::planeBytes;
   const unsigned tiles = sharedAddress(base), signTiles = sharedAddress(signBase);
   const unsigned full = signTiles + G::stages * 2048, empty = full + 8 * G::stages;
@@ -50,8 +47,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrierInit(full + 8 * s, 1);
       barrierInit(empty + 8 * s, 2);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    barrierInitDone();
   }
   __syncthreads();
 
@@ -119,17 +115,16 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (++s == G::stages) s = 0, parity ^= 1;
     }
     productWait<0>();
-    // The compiler must not move arithmetic on the sums above the wait.
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
-      for (int i = 0; i < kTokens / 2; ++i) asm volatile("" : "+f"(sums[tile][i])::"memory");
+      for (int i = 0; i < kTokens / 2; ++i) sumIsComplete(sums[tile][i]);
     }
 
     const int groupRow = firstRow + consumer * 64 * kTiles;
     if constexpr (sizeof(T) == 2) {
       // Both warpgroups have read their last tile when both are here; each then turns its output round in its own half.
-      asm volatile("bar.sync 1, 256;" ::: "memory");
+      barrierAmong(1, 256);
       T* turn = reinterpret_cast<T*>(base) + consumer * kTokens * kTurnPitch;
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
@@ -146,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, 1)
             }
           }
         }
-        asm volatile("bar.sync %0, 128;" ::"r"(2 + consumer) : "memory");
+        barrierAmong(2 + consumer, 128);
         const int thread = threadIdx.x & 127, piece = (thread & 7) * 8;
         for (int token = thread >> 3; token < kTokens && firstToken + token < M; token += 16) {
           const T* from = turn + token * kTurnPitch + piece;
@@ -157,7 +152,7 @@ __global__ void __launch_bounds__(kThreads, 1)
             for (int i = 0; i < 8 && row + piece + i < N; ++i) to[i] = from[i];
           }
         }
-        asm volatile("bar.sync %0, 128;" ::"r"(2 + consumer) : "memory");
+        barrierAmong(2 + consumer, 128);
       }
     } else {
 #pragma unroll
@@ -223,7 +218,7 @@ bool encode(CUtensorMap* map, CUtensorMapDataType type, const void* data, int64_
 }
 
 template <typename T, int kTiles, int kTokens>
-cudaError_t launch(const Problem& p, const void* planes, int64_t pitch, cudaStream_t stream) {
+cudaError_t launchTiles(const Problem& p, const void* planes, int64_t pitch, cudaStream_t stream) {
   constexpr int kPlanes = sizeof(T) == 4 ? 3 : 1;
   using G = Geometry<kTiles, kTokens, kPlanes>;
   static_assert(G::stages >= 2 && G::bytes <= kSharedBytes);
@@ -240,9 +235,8 @@ cudaError_t launch(const Problem& p, const void* planes, int64_t pitch, cudaStre
   const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, G::bytes);
   if (error != cudaSuccess) return error;
   const dim3 grid(unsigned(ceilDiv(p.N, G::rows)), unsigned(ceilDiv(p.M, kTokens)));
-  kernel<<<grid, kThreads, G::bytes, stream>>>(activations, signs, static_cast<const T*>(p.scale), static_cast<T*>(p.y), int(p.M),
-                                               int(p.N), int(p.K));
-  return cudaGetLastError();
+  return launch(kernel, grid, kThreads, G::bytes, stream, false, activations, signs, static_cast<const T*>(p.scale),
+                static_cast<T*>(p.y), int(p.M), int(p.N), int(p.K));
 }
 
 // Waves of thread blocks × work of one: 256 × 128 needs the fewest bytes for its products, small ones fill the device.
@@ -253,9 +247,9 @@ cudaError_t dispatch(const Problem& p, const void* planes, int64_t pitch, cudaSt
     return double(ceilDiv(ceilDiv(p.N, rows) * ceilDiv(p.M, tokens), processors)) * (double(rows * tokens) * perProduct + 1500);
   };
   const double large = cost(256, 128, 1.0), middle = cost(128, 128, 1.1), small = cost(128, 64, 1.3);
-  if (large <= middle && large <= small) return launch<T, 2, 128>(p, planes, pitch, stream);
-  if (middle <= small) return launch<T, 1, 128>(p, planes, pitch, stream);
-  return launch<T, 1, 64>(p, planes, pitch, stream);
+  if (large <= middle && large <= small) return launchTiles<T, 2, 128>(p, planes, pitch, stream);
+  if (middle <= small) return launchTiles<T, 1, 128>(p, planes, pitch, stream);
+  return launchTiles<T, 1, 64>(p, planes, pitch, stream);
 }
 
 int64_t planePitch(int64_t K) { return ceilDiv(K, 8) * 8; }
@@ -270,9 +264,8 @@ cudaError_t runPrefillWgmma(const Problem& p, void* scratch, cudaStream_t stream
   if (p.dtype == Dtype::kFloat16) return dispatch<__half>(p, p.x, p.K, stream);
   const int64_t pitch = planePitch(p.K);
   const dim3 grid(unsigned(std::min<int64_t>(8, ceilDiv(p.K, 256))), unsigned(p.M));
-  splitPlanes<<<grid, 256, 0, stream>>>(static_cast<const float*>(p.x), static_cast<unsigned short*>(scratch), int(p.M), int(p.K),
-                                        int(pitch));
-  const cudaError_t error = cudaGetLastError();
+  const cudaError_t error = launch(splitPlanes, grid, 256, 0, stream, false, static_cast<const float*>(p.x),
+                                   static_cast<unsigned short*>(scratch), int(p.M), int(p.K), int(pitch));
   return error != cudaSuccess ? error : dispatch<float>(p, scratch, pitch, stream);
 }
 

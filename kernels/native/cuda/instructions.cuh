@@ -1,23 +1,88 @@
-// Instructions of compute capability 9.0 (sm_90a) as functions: barriers, the tensor copy engine, warpgroup products.
-#pragma once
+// The machine instructions that the kernels use, as functions: the only file with PTX. tests/kernels/native/cuda/emulated has the
+// same functions for a CPU, so that the kernels' index arithmetic is tested without a GPU.
+#ifndef DBF_CUDA_INSTRUCTIONS
+#define DBF_CUDA_INSTRUCTIONS
 #include <cuda.h>
 
 #include <cstdint>
 
+// Warpgroup products, the tensor copy engine and its barriers exist in code for 9.0a only.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define DBF_HOPPER 1
 #endif
 
-namespace dbf::cuda::hopper {
+namespace dbf::cuda {
 
-#if defined(DBF_HOPPER)
+// Programmatic dependent launch: the next kernel of the stream may start; wait for what the one before it wrote.
+__device__ __forceinline__ void allowNextKernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void waitForPreviousKernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
+// Asks for bytes (16-byte aligned, a multiple of 16) into L2.
+__device__ __forceinline__ void prefetchToL2(const uint8_t* from, unsigned bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#endif
+}
+
+// 16 bytes that are read once and never written while kernels run.
+__device__ __forceinline__ uint4 loadOnce(const uint8_t* from) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from));
+  return v;
+}
+
+// c (16 × 8, s32) += a (16 × 32, u8) · b (32 × 8, s8), by a warp.
+__device__ __forceinline__ void mmaBytes(int (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// c (16 × 8, f32) += a (16 × 16) · b (16 × 8), bf16 or f16, by a warp.
+template <bool kBf16>
+__device__ __forceinline__ void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  if constexpr (kBf16) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  } else {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+}
+
+// Shared memory whose size the launch gives.
+__device__ __forceinline__ uint8_t* dynamicShared() {
+  extern __shared__ uint8_t bytes[];
+  return bytes;
+}
 __device__ __forceinline__ unsigned sharedAddress(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
 }
+// Waits for `threads` threads of the block that name the same barrier (1 to 15).
+__device__ __forceinline__ void barrierAmong(unsigned barrier, unsigned threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+#if defined(DBF_HOPPER)
 
 __device__ __forceinline__ void barrierInit(unsigned barrier, unsigned arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ __forceinline__ void barrierInitDone() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 __device__ __forceinline__ void barrierArrive(unsigned barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
@@ -48,6 +113,8 @@ template <int kPending>
 __device__ __forceinline__ void productWait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
+// Keeps the compiler from moving arithmetic on a sum above the wait for its products.
+__device__ __forceinline__ void sumIsComplete(float& sum) { asm volatile("" : "+f"(sum)::"memory"); }
 
 // Describes a tile of 64 columns (128 bytes a row, swizzled), rows 8 by 8 in 1024 bytes.
 __device__ __forceinline__ uint64_t tileDescriptor(unsigned address) {
@@ -97,4 +164,6 @@ __device__ __forceinline__ void registersDown() {
 
 #endif
 
-}  // namespace dbf::cuda::hopper
+}  // namespace dbf::cuda
+
+#endif  // DBF_CUDA_INSTRUCTIONS
