@@ -1,6 +1,7 @@
 /**
  * `deno task kernels`: builds the operator library for this machine's architecture with g++ or clang++, into
- * kernels/native/build/libdbf_ops.so. Nothing is done when the sources did not change since.
+ * kernels/native/build/libdbf_ops.so. Nothing is done when the sources did not change since. With `--if-possible` a machine
+ * without a compiler is no error.
  *
  * The instruction set is chosen when the library runs, so one build serves every machine of the architecture.
  *
@@ -141,6 +142,7 @@ if (import.meta.main) {
     console.error(`${rebuilt ? "built" : "unchanged"}: ${path}`);
   } catch (error) {
     console.error(error instanceof Error ? error.message : String(error));
-    Deno.exit(1);
+    // With --if-possible whoever asked goes on with portable function bodies, and has been told so.
+    if (!Deno.args.includes("--if-possible")) Deno.exit(1);
   }
 }
