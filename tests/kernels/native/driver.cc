@@ -36,7 +36,10 @@ void inThreads(void* context, void (*body)(void*, size_t), size_t tasks, void* d
   for (std::thread& thread : threads) thread.join();
 }
 
-double halfSpacing(double value) { return std::ldexp(1.0, std::max(-24, std::ilogb(std::max(std::fabs(value), 1e-30)) - 10)); }
+// Distance of neighbours in half precision around a finite value.
+double halfSpacing(double value) {
+  return std::isfinite(value) ? std::ldexp(1.0, std::max(-24, std::ilogb(std::max(std::fabs(value), 1e-30)) - 10)) : 0;
+}
 
 struct Case {
   size_t rows, n, k;
