@@ -7,6 +7,7 @@
  *   deno task bench kernels                       4096 x 4096 and 4096 x 14336, 1 and 128 rows
  *   deno task bench kernels --sizes 8192x8192 --rows 1 --turns 30 --threads 1
  *   deno task bench kernels --fuzz 10000          the fuzz of tests/kernels at full length
+ *   deno task bench kernels --provider cuda       see kernels_cuda.ts
  *
  * @module
  */
@@ -132,7 +133,8 @@ async function fuzz(cases: string, seed: string): Promise<void> {
 
 /** Runs the bench with the arguments after its name. */
 export async function main(args: readonly string[]): Promise<void> {
-  const flags = parseArgs([...args], { string: ["sizes", "rows", "turns", "threads", "fuzz", "seed"] });
+  const flags = parseArgs([...args], { string: ["sizes", "rows", "turns", "threads", "fuzz", "seed", "provider"] });
+  if (flags.provider === "cuda") return await (await import("./kernels_cuda.ts")).main(args);
   if (flags.fuzz !== undefined) return await fuzz(flags.fuzz, flags.seed ?? "1");
   const threads = flags.threads === undefined ? undefined : Number(flags.threads);
   await buildKernels();

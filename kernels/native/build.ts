@@ -3,12 +3,15 @@
  * kernels/native/build/libdbf_ops.so. Nothing is done when the sources did not change since. With `--if-possible` a machine
  * without a compiler is no error.
  *
+ * With `--cuda` it is libdbf_ops_cuda.so for the CUDA provider instead, which needs nvcc; see cuda/build.ts.
+ *
  * The instruction set is chosen when the library runs, so one build serves every machine of the architecture.
  *
  * @module
  */
 import { createHash } from "node:crypto";
 import { fileURLToPath } from "node:url";
+import { buildCudaKernels } from "./cuda/build.ts";
 
 /** Flags of every translation unit. No fast-math: NaN and infinity keep their meaning. */
 const FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"];
@@ -138,7 +141,8 @@ async function exists(path: string): Promise<boolean> {
 
 if (import.meta.main) {
   try {
-    const { path, rebuilt } = await buildKernels();
+    const cuda = Deno.args.includes("--cuda");
+    const { path, rebuilt } = cuda ? await buildCudaKernels() : await buildKernels();
     console.error(`${rebuilt ? "built" : "unchanged"}: ${path}`);
   } catch (error) {
     console.error(error instanceof Error ? error.message : String(error));

@@ -100,7 +100,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         productFence();
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-#pragma unroll
+          // Unrolled, three planes make ptxas wait for every product (its note C7515).
+#pragma unroll 1
           for (int plane = 0; plane < kPlanes; ++plane) {
             const uint64_t right = tileDescriptor(tiles + (s * kPlanes + plane) * G::planeBytes + (w * 2 + half) * 32);
 #pragma unroll

@@ -1,0 +1,187 @@
+/**
+ * `deno task bench kernels --provider cuda`: one linear layer in float16 as ONNX Runtime's CUDA provider runs it, by our operators
+ * and by its own product (cuBLAS), in one run. `bench/peers/kernels_cuda.py` times the same kernels without ONNX Runtime.
+ *
+ * Decoding cycles over distinct layers whose weights total more than the GPU's L2; the rate of a large elementwise operator stands
+ * for the copy rate. Times hold what ONNX Runtime adds to every node.
+ *
+ *   deno task bench kernels --provider cuda                       the three shapes; 1, 4, 512 and 2048 rows
+ *   deno task bench kernels --provider cuda --sizes 4096x4096 --rows 1 --turns 30
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { buildCudaKernels, findNvcc } from "../kernels/native/cuda/build.ts";
+import { packedBytes, packedShape } from "../kernels/layout.ts";
+import { openRuntime } from "../kernels/runtime/open.ts";
+import type { Provider, Runtime, Tensor } from "../kernels/runtime/types.ts";
+import { encodeModel } from "../pipeline/graph/encode.ts";
+import { createGraph } from "../pipeline/graph/graph.ts";
+import { matMul, mul, neg } from "../pipeline/graph/ops.ts";
+import type { Graph, Value } from "../pipeline/graph/types.ts";
+import { binaryMatMul } from "../plugins/target/onnx/dbf_layer.ts";
+
+/** Weights that decoding cycles over: several times an H100's 50 MB of L2. */
+const CYCLED_BYTES = 512 << 20;
+/** Layers of one prefill session: far more than L2 holds of activations, few enough to build quickly. */
+const PREFILL_LAYERS = 2;
+/** Elements of the tensor whose negation gives the copy rate: 1 GiB in, 1 GiB out. */
+const COPIED_ELEMENTS = 1 << 29;
+const HALF_HUNDREDTH = 0x211f; // 0.01 in float16
+
+interface Shape {
+  readonly rows: number;
+  readonly outputs: number;
+  readonly cols: number;
+}
+
+interface Contender {
+  readonly name: string;
+  bytes(shape: Shape): number;
+  layer(g: Graph, x: Value, shape: Shape, index: number): Value;
+}
+
+function randomBytes(length: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(length);
+  for (let at = 0; at < length; at += 65536) crypto.getRandomValues(bytes.subarray(at, at + 65536));
+  return bytes;
+}
+
+/** Rank as the planner rounds it: rows of 16-bit activations stay aligned to 16 bytes. */
+const rankOf = (bits: number, { outputs, cols }: Shape) =>
+  Math.floor(bits * outputs * cols / (outputs + cols) / 16) * 16;
+
+function doubleBinary(bits: number): Contender {
+  return {
+    name: `dbf ${bits}-bit`,
+    bytes: (shape) => packedBytes(rankOf(bits, shape), shape.cols) + packedBytes(shape.outputs, rankOf(bits, shape)),
+    layer(g, x, shape, index) {
+      const { outputs, cols } = shape, rank = rankOf(bits, shape);
+      const signs = (name: string, N: number, K: number) =>
+        g.initializer(`${name}${index}`, "uint8", packedShape(N, K), randomBytes(packedBytes(N, K)));
+      const scale = (name: string, size: number) =>
+        g.initializer(`${name}${index}`, "float16", [size], new Uint16Array(size).fill(HALF_HUNDREDTH));
+      const h = binaryMatMul(g, mul(g, x, scale("b", cols)), signs("B", rank, cols), scale("mid", rank), rank, cols);
+      return binaryMatMul(g, h, signs("A", outputs, rank), scale("a", outputs), outputs, rank);
+    },
+  };
+}
+
+const weights = (g: Graph, name: string, rows: number, cols: number) =>
+  g.initializer(
+    name,
+    "float16",
+    [rows, cols],
+    new Uint16Array(randomBytes(2 * rows * cols).buffer).map((bits) => bits & 0x83ff | 0x2000),
+  );
+
+const dense: Contender = {
+  name: "cuBLAS float16",
+  bytes: ({ outputs, cols }) => 2 * outputs * cols,
+  layer: (g, x, { outputs, cols }, index) => matMul(g, x, weights(g, `w${index}`, cols, outputs)),
+};
+
+/** The two products of a layer at `bits`, with dense factors: what prefill is compared with. */
+function denseFactors(bits: number): Contender {
+  return {
+    name: `cuBLAS factors ${bits}-bit`,
+    bytes: (shape) => 2 * rankOf(bits, shape) * (shape.outputs + shape.cols),
+    layer(g, x, shape, index) {
+      const { outputs, cols } = shape, rank = rankOf(bits, shape);
+      return matMul(g, matMul(g, x, weights(g, `f${index}`, cols, rank)), weights(g, `s${index}`, rank, outputs));
+    },
+  };
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[values.length >> 1];
+}
+
+/** Median milliseconds of a session's run. */
+async function time(
+  runtime: Runtime,
+  model: Uint8Array,
+  x: Tensor,
+  outputs: Record<string, Tensor>,
+  turns: number,
+): Promise<number> {
+  await using session = await runtime.load(model, { recordPlacement: true });
+  const stray = session.placement?.find((node) =>
+    node.operator === "BinaryMatMul" && node.provider !== runtime.provider
+  );
+  if (stray) throw new Error(`Cannot bench on ${runtime.provider} as ${stray.name} was placed on ${stray.provider}`);
+  const times: number[] = [];
+  for (let turn = -3; turn < turns; turn++) {
+    const started = performance.now();
+    await session.run({ x }, { into: outputs });
+    if (turn >= 0) times.push(performance.now() - started);
+  }
+  return median(times);
+}
+
+/** Bytes per second of reading and writing by an elementwise operator. */
+async function copyRate(runtime: Runtime, elements: number): Promise<number> {
+  const g = createGraph("copy");
+  g.output("y", neg(g, g.input("x", "float16", [elements])));
+  using x = runtime.empty("float16", [elements]);
+  using y = runtime.empty("float16", [elements]);
+  return 4 * elements / (await time(runtime, encodeModel(g), x, { y }, 7) / 1000);
+}
+
+async function layerTime(
+  runtime: Runtime,
+  contender: Contender,
+  shape: Shape,
+  cycled: number,
+  turns: number,
+): Promise<number> {
+  const copies = shape.rows > 16 ? PREFILL_LAYERS : Math.max(2, Math.ceil(cycled / contender.bytes(shape)));
+  const g = createGraph("layers"), outputs: Record<string, Tensor> = {};
+  const x = g.input("x", "float16", [shape.rows, shape.cols]);
+  for (let i = 0; i < copies; i++) {
+    g.output(`y${i}`, contender.layer(g, x, shape, i));
+    outputs[`y${i}`] = runtime.empty("float16", [shape.rows, shape.outputs]);
+  }
+  const values = new Uint16Array(randomBytes(2 * shape.rows * shape.cols).buffer).map((bits) => bits & 0x83ff | 0x3000);
+  using feed = runtime.tensor("float16", values, [shape.rows, shape.cols]);
+  try {
+    return await time(runtime, encodeModel(g), feed, outputs, turns) / copies;
+  } finally {
+    for (const tensor of Object.values(outputs)) tensor[Symbol.dispose]();
+  }
+}
+
+/** Runs the bench with the arguments after its name. */
+export async function main(args: readonly string[]): Promise<void> {
+  const flags = parseArgs([...args], { string: ["sizes", "rows", "turns", "provider", "cycled"] });
+  const provider = (flags.provider ?? "cuda") as Provider;
+  if (provider === "cuda" && await findNvcc() !== undefined) await buildCudaKernels();
+  await using runtime = await openRuntime({ provider });
+  if (runtime.nativeKernels === undefined) {
+    throw new Error("Cannot bench the kernels as the operator library was not found: run deno task kernels --cuda");
+  }
+  const cycled = Number(flags.cycled ?? CYCLED_BYTES), turns = Number(flags.turns ?? 9);
+  const rate = await copyRate(runtime, Math.min(COPIED_ELEMENTS, cycled));
+  console.log(`onnxruntime ${runtime.version}, ${provider}; copy ${(rate / 1e12).toFixed(2)} TB/s`);
+  for (const size of (flags.sizes ?? "4096x4096,4096x14336,8192x28672").split(",")) {
+    const [outputs, cols] = size.split("x").map(Number);
+    for (const rows of (flags.rows ?? "1,4,512,2048").split(",").map(Number)) {
+      const shape = { rows, outputs, cols };
+      console.log(`\n${rows} rows, ${cols} -> ${outputs}`);
+      for (const bits of [1, 2]) {
+        const ours = doubleBinary(bits), theirs = rows > 16 ? denseFactors(bits) : dense;
+        const mine = await layerTime(runtime, ours, shape, cycled, turns);
+        const other = await layerTime(runtime, theirs, shape, cycled, turns);
+        const share = rows > 16 ? "" : `  ${(100 * ours.bytes(shape) / (mine / 1000) / rate).toFixed(1)} % of copy`;
+        console.log(
+          `${ours.name} ${(mine * 1000).toFixed(1)} us/layer${share}  ${theirs.name} ${
+            (other * 1000).toFixed(1)
+          } us  ` +
+            `ratio ${(other / mine).toFixed(2)}`,
+        );
+      }
+    }
+  }
+}
+
+if (import.meta.main) await main(Deno.args);
