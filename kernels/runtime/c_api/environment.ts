@@ -8,8 +8,8 @@ import { cString, cStrings, newWords } from "./memory.ts";
 import { check } from "./status.ts";
 import type { OrtFunctions } from "./table.ts";
 
-/** Only errors reach ONNX Runtime's own log (on stderr); they are thrown as exceptions as well. */
-const LOG_LEVEL_ERROR = 3;
+/** Failures are thrown; ONNX Runtime need not print them on stderr as well. */
+const LOG_LEVEL_FATAL = 4;
 
 const ARENA_ALLOCATOR = 1;
 const MEMORY_TYPE_DEFAULT = 0;
@@ -40,7 +40,7 @@ export function environment(): Environment {
   const library = openLibrary();
   const { api } = library;
   const { words } = newWords(1);
-  check(api, api.CreateEnv(LOG_LEVEL_ERROR, cString("dbf"), words), "make ONNX Runtime's environment");
+  check(api, api.CreateEnv(LOG_LEVEL_FATAL, cString("dbf"), words), "make ONNX Runtime's environment");
   const env = words[0];
   check(api, api.GetAllocatorWithDefaultOptions(words), "get CPU memory");
   const cpuAllocator = words[0];

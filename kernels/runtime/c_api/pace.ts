@@ -3,14 +3,16 @@
  *
  * @module
  */
+import { setImmediate } from "node:timers";
 
 /** Runs shorter than this may be called directly. */
 const QUICK_MS = 0.25;
 
-/** Direct calls in a row hold the event loop no longer than this before one gives timers and other work their turn. */
-const SLICE_MS = 2;
+/** Direct calls in a row hold the event loop no longer than this before timers and other work have their turn. */
+const SLICE_MS = 4;
 
 let turnEndedAt = 0;
+let nextTurn: Promise<void> | undefined;
 
 /** What a session's runs took so far. */
 export class Pace {
@@ -18,14 +20,29 @@ export class Pace {
   #quickBytes = -1;
 
   /** Whether a run with feeds of so many bytes may be called directly. */
-  mayHoldLoop(feedBytes: number): boolean {
-    return feedBytes <= this.#quickBytes && performance.now() - turnEndedAt < SLICE_MS;
+  isQuick(feedBytes: number): boolean {
+    return feedBytes <= this.#quickBytes;
   }
 
-  /** Learns from a run that took so long. `held` says whether it was called directly. */
-  learn(feedBytes: number, elapsedMs: number, held: boolean): void {
-    if (!held) turnEndedAt = performance.now();
+  /** Learns from a run that took so long. */
+  learn(feedBytes: number, elapsedMs: number): void {
     if (elapsedMs < QUICK_MS) this.#quickBytes = Math.max(this.#quickBytes, feedBytes);
     else if (feedBytes <= this.#quickBytes) this.#quickBytes = -1;
   }
+}
+
+/** Whether the event loop was held long enough. */
+export function isTurnOver(now: number): boolean {
+  return now - turnEndedAt > SLICE_MS;
+}
+
+/** Lets timers and other work have their turn. */
+export function giveTurn(): Promise<void> {
+  return nextTurn ??= new Promise((resolve) => {
+    setImmediate(() => {
+      nextTurn = undefined;
+      turnEndedAt = performance.now();
+      resolve();
+    });
+  });
 }

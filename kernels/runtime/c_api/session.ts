@@ -8,7 +8,7 @@ import type { NodePlacement, Provider, RunOptions, Session, SessionOptions, Tens
 import type { DeviceMemory } from "./device_memory.ts";
 import type { Environment } from "./environment.ts";
 import { addressOf, cString, newWords, whileKept } from "./memory.ts";
-import { Pace } from "./pace.ts";
+import { giveTurn, isTurnOver, Pace } from "./pace.ts";
 import { readPlacement, requirePlacement } from "./placement.ts";
 import { RunCaller } from "./run_call.ts";
 import { type SessionDefaults, withSessionOptions } from "./session_options.ts";
@@ -160,13 +160,17 @@ export class OrtSession implements Session {
   }
 
   async #call(values: Parameters<RunCaller["run"]>[0], feedBytes: number, signal: AbortSignal | undefined) {
-    const start = performance.now();
     if (signal !== undefined) {
       return await withTermination(this.#environment, signal, (options) => this.#caller.run(values, options, false));
     }
-    const hold = this.#pace.mayHoldLoop(feedBytes);
+    const hold = this.#pace.isQuick(feedBytes);
+    let start = performance.now();
+    if (hold && isTurnOver(start)) {
+      await giveTurn();
+      start = performance.now();
+    }
     const results = await this.#caller.run(values, 0n, hold);
-    this.#pace.learn(feedBytes, performance.now() - start, hold);
+    this.#pace.learn(feedBytes, performance.now() - start);
     return results;
   }
 

@@ -10,6 +10,9 @@ import { cString, cStrings, newWords } from "./memory.ts";
 import { RECORD_PLACEMENT } from "./placement.ts";
 import { check } from "./status.ts";
 
+/** Failures are thrown; ONNX Runtime need not print them as well. */
+const LOG_LEVEL_FATAL = 4;
+
 const OPTIMIZATION_LEVELS = { disabled: 0, basic: 1, extended: 2, all: 99 } as const;
 
 /** What a runtime decides for all its sessions. */
@@ -56,6 +59,7 @@ function configure(
   const entry = (key: string, value: string) =>
     check(api, api.AddSessionConfigEntry(target, cString(key), cString(value)), `set ${key} of ${name}`);
   check(api, api.SetSessionLogId(target, cString(name)), `name ${name}`);
+  check(api, api.SetSessionLogSeverityLevel(target, LOG_LEVEL_FATAL), `set the log level of ${name}`);
   const level = OPTIMIZATION_LEVELS[options.optimization ?? "all"];
   if (level === undefined) {
     throw new TypeError(
@@ -79,6 +83,7 @@ function configure(
   if (options.profilePrefix !== undefined) {
     check(api, api.EnableProfiling(target, cString(options.profilePrefix)), `profile ${name}`);
   }
+  if (options.accuracy !== undefined) entry("dbf.accuracy", options.accuracy);
   if (options.nativeKernels !== false && defaults.nativeLibrary !== undefined) {
     const { path } = defaults.nativeLibrary;
     check(api, api.RegisterCustomOpsLibrary_V2(target, cString(path)), `register the operators of ${path}`);

@@ -68,6 +68,8 @@ export const FUNCTIONS = {
   EnableProfiling: status(14, "u64", "buffer"),
   /** options, name */
   SetSessionLogId: status(20, "u64", "buffer"),
+  /** options, severity: 4 is fatal */
+  SetSessionLogSeverityLevel: status(22, "u64", "i32"),
   /** options, 0 disabled, 1 basic, 2 extended, 99 all */
   SetSessionGraphOptimizationLevel: status(23, "u64", "i32"),
   SetIntraOpNumThreads: status(24, "u64", "i32"),

@@ -13,7 +13,11 @@ import { ELEMENT_TYPES } from "./table.ts";
 import { watchForLeak } from "./leaks.ts";
 
 /** Results of synchronous calls; read before the next call. */
-const out = newWords(4).words;
+const out = newWords(1).words;
+const rankOut = newWords(1).words;
+const elementType = newWords(1).words;
+const dimensions = newWords(8).words;
+const rankViews = Array.from({ length: 9 }, (_, rank) => dimensions.subarray(0, rank));
 const decoder = new TextDecoder();
 
 /** A tensor of the C API. It is used by runs and reads, and released when it is disposed and none uses it. */
@@ -116,7 +120,7 @@ export function allocateTensor(
 ): OrtTensor {
   const { api, cpuAllocator } = environment;
   const place = dtype === "string" ? undefined : memory;
-  const dimensions = BigInt64Array.from(shape, (dimension) => BigInt(dimension));
+  const sizes = BigInt64Array.from(shape, (dimension) => BigInt(dimension));
   const type = ELEMENT_TYPES[dtype];
   if (type === undefined) {
     throw new TypeError(
@@ -126,7 +130,7 @@ export function allocateTensor(
   elementCount(shape);
   check(
     api,
-    api.CreateTensorAsOrtValue(place?.allocator ?? cpuAllocator, dimensions, shape.length, type, out),
+    api.CreateTensorAsOrtValue(place?.allocator ?? cpuAllocator, sizes, shape.length, type, out),
     () => `allocate a ${dtype} tensor of shape [${shape.join(", ")}] on ${place?.provider ?? "cpu"}`,
   );
   return new OrtTensor(environment, out[0], dtype, [...shape], place);
@@ -162,14 +166,15 @@ export function copyToTensor(
 
 /** Shape of a value that a run made. */
 export function shapeOf({ api }: Environment, value: bigint): number[] {
-  const type = out.subarray(3);
-  check(
-    api,
-    api.GetTensorElementTypeAndShapeDataReference(value, type, out, out.subarray(1, 2)),
-    "read the shape of an output",
-  );
-  const rank = Number(out[1]);
-  return Array.from(wordsAt(out[0], rank), Number);
+  const status = api.GetTensorElementTypeAndShapeDataReference(value, elementType, out, rankOut);
+  check(api, status, "read the shape of an output");
+  const rank = Number(rankOut[0]);
+  if (rank === 0) return [];
+  if (rank > dimensions.length) return Array.from(wordsAt(out[0], rank), Number);
+  Deno.UnsafePointerView.copyInto(Deno.UnsafePointer.create(out[0])!, rankViews[rank]);
+  const shape = new Array<number>(rank);
+  for (let axis = 0; axis < rank; axis++) shape[axis] = Number(dimensions[axis]);
+  return shape;
 }
 
 function dataAddress({ api }: Environment, value: bigint): bigint {
