@@ -4,7 +4,7 @@
 //
 // 1. quantize: every row of X, in 8 ranges of columns, becomes 24-bit fixed point relative to the range's largest magnitude,
 //    written as three signed bytes: three columns of an m16n8k32 product. Its step is a power of two, so float16 activations
-//    within 2^-12 of the largest are exact, and no error exceeds half a step, 2^-23 of the largest magnitude of the range.
+//    within 2^-12 of the largest are exact, and no error exceeds half a step, 2^-22.9 of the largest magnitude of the range.
 // 2. multiply: a 32-bit word AND 0x01010101·2^i is four weights {0, 2^i} of unsigned bytes: one instruction for four weights.
 //    Sums are integers, so exact whatever their order; they are put together in float64, and rounded once.
 //
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kThreads) quantize(const T* x, const uint8_t* 
   __syncthreads();
   most = largest;
   const bool finite = most < 0x7f800000u;
-  // step = 2^-e with largest · 2^e in (2^21, kLargestDigits]
+  // step = 2^-e with largest · 2^e in [2^21.9, kLargestDigits]
   int e = 0;
   if (finite && most != 0) {
     int exponent;
@@ -132,7 +132,8 @@ template <typename T, int kTokens>
 __global__ void __launch_bounds__(kThreads, 2)
     multiply(const T* x, const uint8_t* signs, const T* scale, T* y, const uint8_t* digits, const float* stepOf,
              const long long* sumOf, Shape shape) {
-  constexpr int kColumns = 3 * kTokens, kTiles = (kColumns + 7) / 8, kAhead = kTiles == 1 ? 4 : 2;
+  constexpr int kColumns = 3 * kTokens, kTiles = (kColumns + 7) / 8, kAhead = 2;
+  constexpr int kDigitsAhead = kTiles == 1 ? 1 : 0;  // two tiles leave no registers for it
   __shared__ int partial[kRanges][kTileRows][8 * kTiles];
   allowNextKernel();
   const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, g = lane >> 2, t = lane & 3;
@@ -155,22 +156,27 @@ __global__ void __launch_bounds__(kThreads, 2)
   waitForPreviousKernel();
 
   const uint8_t* myDigits = digits + int64_t(blockIdx.y) * shape.steps * kStepColumns * kColumns + (g * 4 + t) * 16;
+  uint4 digit[kDigitsAhead + 1][kTiles][4];
+  auto loadDigits = [&](uint4(&into)[kTiles][4], int step) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int piece = 0; piece < 4; ++piece) {
+        into[tile][piece] = make_uint4(0, 0, 0, 0);
+        if (tile * 8 + g < kColumns && step < lastStep) {
+          into[tile][piece] = *reinterpret_cast<const uint4*>(myDigits + (int64_t(step * 4 + piece) * kColumns + tile * 8) * 64);
+        }
+      }
+    }
+  };
+  if (kDigitsAhead) loadDigits(digit[0], firstStep);
   int sums[4][2][kTiles][4] = {};  // by bit i of a nibble, product of 16 rows, tile of 8 columns
   for (int step = firstStep; step < lastStep; step += kAhead) {
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (step + i >= lastStep) break;
-      uint4 b[kTiles][4];
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int piece = 0; piece < 4; ++piece) {
-          b[tile][piece] = make_uint4(0, 0, 0, 0);
-          if (tile * 8 + g < kColumns) {
-            b[tile][piece] = *reinterpret_cast<const uint4*>(myDigits + (int64_t((step + i) * 4 + piece) * kColumns + tile * 8) * 64);
-          }
-        }
-      }
+      loadDigits(digit[(i + 1) * kDigitsAhead & 1], step + i + kDigitsAhead);
+      const uint4(&b)[kTiles][4] = digit[i * kDigitsAhead & 1];
       uint4 v0 = ahead[i][0], v1 = ahead[i][1];
       load(ahead[i], step + i + kAhead);
 #pragma unroll

@@ -135,19 +135,23 @@ __device__ __forceinline__ uint64_t tileDescriptor(unsigned address) {
 template <int kColumns, bool kBf16>
 __device__ __forceinline__ void product(float (&d)[kColumns / 2], const unsigned (&a)[4], uint64_t tile) {
   if constexpr (kColumns == 64 && kBf16) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" DBF_P32 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+    asm volatile("{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" DBF_P32 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}\n"
                  : DBF_D32(d, 0)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile));
   } else if constexpr (kColumns == 64) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" DBF_P32 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+    asm volatile("{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" DBF_P32 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}\n"
                  : DBF_D32(d, 0)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile));
   } else if constexpr (kBf16) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" DBF_P64 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+    asm volatile("{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" DBF_P64 "}, {%64, %65, %66, %67}, %68, p, 1, 1, 0;\n}\n"
                  : DBF_D32(d, 0), DBF_D32(d, 32)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile));
   } else {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" DBF_P64 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+    asm volatile("{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" DBF_P64 "}, {%64, %65, %66, %67}, %68, p, 1, 1, 0;\n}\n"
                  : DBF_D32(d, 0), DBF_D32(d, 32)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile));
   }

@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     for (int s = 0; s < G::stages; ++s) {
       barrierInit(full + 8 * s, 1);
-      barrierInit(empty + 8 * s, 2);
+      barrierInit(empty + 8 * s, 8);  // the warps that multiply
     }
     barrierInitDone();
   }
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
         productCommit();
         productWait<1>();
-        if (w == 0 && previous >= 0 && (threadIdx.x & 127) == 0) barrierArrive(empty + 8 * previous);
+        if (w == 0 && previous >= 0 && lane == 0) barrierArrive(empty + 8 * previous);
       }
       previous = s;
       if (++s == G::stages) s = 0, parity ^= 1;

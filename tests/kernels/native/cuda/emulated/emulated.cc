@@ -103,10 +103,13 @@ void runGrid(dim3 grid, dim3 block, size_t dynamicBytes, const std::function<voi
           thread.context.uc_link = nullptr;
           makecontext(&thread.context, enter, 0);
         }
-        for (unsigned left = block.x; left > 0;) {
+        unsigned round = 0;
+        for (unsigned left = block.x; left > 0; ++round) {
           const unsigned long before = progress;
           left = 0;
-          for (unsigned i = 0; i < block.x; ++i) {
+          for (unsigned turn = 0; turn < block.x; ++turn) {
+            // Forwards and backwards by turns, so that an order of threads that a barrier should make is not there by chance.
+            const unsigned i = round % 2 ? block.x - 1 - turn : turn;
             if (threads[i]->done) continue;
             current = threads[i].get();
             threadIdx = dim3(i);
