@@ -17,6 +17,9 @@ constexpr size_t kTaskSigns = size_t{1} << 20;
 // Tables of the rows that a prefill task takes together: they and the signs of a strip share a second-level cache of 1 MiB.
 constexpr size_t kGroupTableBytes = size_t{512} << 10;
 constexpr size_t kGroupRows = 16;
+// Tasks that a prefill is divided into if it is large enough, and the least blocks of 16 outputs of each.
+constexpr size_t kPrefillTasks = 32;
+constexpr size_t kLeastRangeBlocks = 64;
 // Blocks of 16 outputs that a thread sums at once.
 constexpr size_t kStripBlocks = 16;
 
@@ -153,8 +156,8 @@ void binaryMatMul(const KernelSet& kernels, const BinaryMatMulCall& call, const 
     const size_t bytes = call.fast ? work.words * kTableEntries : sizeof(float) * work.words * kTableEntries;
     work.groupRows = std::clamp<size_t>(kGroupTableBytes / std::max<size_t>(bytes, 1), 1, kGroupRows);
     work.groups = divideUp(call.rows, work.groupRows);
-    // a range large enough that its signs cost far more than making the tables again
-    work.rangeBlocks = std::max<size_t>(64, kTaskSigns / (blockSigns * work.groupRows));
+    // enough tasks for many threads, but ranges whose signs cost far more than making the tables again
+    work.rangeBlocks = std::max(kLeastRangeBlocks, divideUp(work.blocks, divideUp(kPrefillTasks, work.groups)));
   }
   work.ranges = divideUp(work.blocks, work.rangeBlocks);
   const size_t tasks = work.ranges * work.groups;
