@@ -5,7 +5,6 @@
  */
 import type { Runtime, RuntimeOptions } from "./types.ts";
 import { openCApi } from "./c_api/open.ts";
-import { onnxRuntimePath } from "./c_api/library.ts";
 import { openNodeBinding } from "./node_binding/open.ts";
 
 /**
@@ -32,8 +31,7 @@ export function openRuntime(options: RuntimeOptions = {}): Promise<Runtime> {
   }
 }
 
-/** Whether this process may call native code; never prompts. */
+/** Whether this process may call native code and read its memory, which Deno grants only as a whole; never prompts. */
 function mayLoadLibraries(): boolean {
-  if (typeof Deno === "undefined" || !("dlopen" in Deno)) return false;
-  return Deno.permissions.querySync({ name: "ffi", path: onnxRuntimePath() }).state === "granted";
+  return typeof Deno !== "undefined" && Deno.permissions.querySync({ name: "ffi" }).state === "granted";
 }

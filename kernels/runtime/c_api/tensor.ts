@@ -7,16 +7,16 @@ import { checkData, elementBytes, elementCount, viewData } from "../dtype.ts";
 import type { DType, Provider, Tensor, TensorData } from "../types.ts";
 import type { DeviceMemory } from "./device_memory.ts";
 import type { Environment } from "./environment.ts";
-import { cStrings, newWords, readBytes, wordsAt, writeBytes } from "./memory.ts";
+import { cStrings, readBytes, wordsAt, writeBytes } from "./memory.ts";
 import { check } from "./status.ts";
 import { ELEMENT_TYPES } from "./table.ts";
 import { watchForLeak } from "./leaks.ts";
 
 /** Results of synchronous calls; read before the next call. */
-const out = newWords(1).words;
-const rankOut = newWords(1).words;
-const elementType = newWords(1).words;
-const dimensions = newWords(8).words;
+const out = new BigUint64Array(new ArrayBuffer(8));
+const rankOut = new BigUint64Array(new ArrayBuffer(8));
+const elementType = new BigUint64Array(new ArrayBuffer(8));
+const dimensions = new BigUint64Array(new ArrayBuffer(64));
 const rankViews = Array.from({ length: 9 }, (_, rank) => dimensions.subarray(0, rank));
 const decoder = new TextDecoder();
 
