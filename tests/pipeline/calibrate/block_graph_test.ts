@@ -3,7 +3,7 @@ import { openRuntime } from "../../../kernels/runtime/open.ts";
 import type { BlockGraphOptions, LinearTreatment } from "../../../pipeline/calibrate/block_graph.ts";
 import { blockLayout } from "../../../pipeline/calibrate/block_graph.ts";
 import { openEmbedding } from "../../../pipeline/calibrate/embedding.ts";
-import { feedsFor, openBlockEngine, readFloats, readScalar } from "../../../pipeline/calibrate/engine.ts";
+import { disposeFeeds, feedsFor, openBlockEngine, readFloats, readScalar } from "../../../pipeline/calibrate/engine.ts";
 import { openHead } from "../../../pipeline/calibrate/head.ts";
 import { cutSegments, flatLength, joinSegments } from "../../../pipeline/calibrate/parameters.ts";
 import { openCheckpoint } from "../../../pipeline/checkpoint/open.ts";
@@ -29,6 +29,7 @@ Deno.test("buildBlockGraph() backward gives PyTorch's weight gradients of tiny-l
     const x = runtime.tensor("float32", inputs[block.index], shape);
     const feeds = feedsFor(session, await engine.vectors(block), await engine.weights(block), { x });
     inputs.push(await readFloats((await session.run(feeds)).y));
+    disposeFeeds(feeds);
   }
   const loss = await head.crossEntropy(inputs.pop()!, windows, true);
   assertAlmostEquals(loss.loss, golden.loss, 1e-4 * golden.loss);
@@ -47,6 +48,7 @@ Deno.test("buildBlockGraph() backward gives PyTorch's weight gradients of tiny-l
     const found = await session.run(feeds);
     gradient = await readFloats(found.x_gradient);
     const pieces = cutSegments(segments, await readFloats(found.dense_gradient));
+    disposeFeeds(feeds);
     for (const { role, weight } of block.linears) {
       const piece = pieces.get(role)!;
       const stride = Math.floor(piece.length / 64);
@@ -90,17 +92,22 @@ Deno.test("buildBlockGraph() tune gives scale gradients of DBF linears as centra
     weights: runtime.tensor("float32", draw(model.hiddenSize, 0.5, 1.5), [model.hiddenSize]),
     latents: runtime.tensor("float32", draw(flatLength(latents), -1, 1), [flatLength(latents)]),
   };
-  const run = (scale: Float32Array) =>
-    session.run(feedsFor(session, feeds, { scales: runtime.tensor("float32", scale, [scale.length]) }));
-  const analytic = await readFloats((await run(values)).scales_gradient);
+  const run = async (scale: Float32Array) => {
+    using scales = runtime.tensor("float32", scale, [scale.length]);
+    const { loss, latents_gradient, scales_gradient } = await session.run(feedsFor(session, feeds, { scales }));
+    latents_gradient[Symbol.dispose]();
+    return { loss: await readScalar(loss), gradient: await readFloats(scales_gradient) };
+  };
+  const analytic = (await run(values)).gradient;
   const largest = analytic.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   for (let at = 0; at < values.length; at += 17) {
     const moved = async (by: number) => {
       const other = values.slice();
       other[at] += by;
-      return await readScalar((await run(other)).loss);
+      return (await run(other)).loss;
     };
     const numeric = (await moved(1e-2) - await moved(-1e-2)) / 2e-2;
     assertAlmostEquals(analytic[at], numeric, 2e-2 * largest, `scale ${at}`);
   }
+  disposeFeeds(feeds);
 });
