@@ -4,6 +4,8 @@
  * @module
  */
 import type { AnyStage } from "../pipeline/recipe/plugin_loader.ts";
+import { channelPruningAllocation } from "./allocation/channel_pruning.ts";
+import { measuredAllocation } from "./allocation/measured.ts";
 import { uniformAllocation } from "./allocation/uniform.ts";
 import { logitDistillation } from "./distillation/logits.ts";
 import { dbfAdmm } from "./factorization/dbf_admm/stage.ts";
@@ -21,6 +23,8 @@ export const builtinStages: readonly AnyStage[] = [
   activationImportance,
   fisherDiagonalImportance,
   uniformAllocation,
+  channelPruningAllocation,
+  measuredAllocation,
   dbfAdmm,
   blockTuning,
   errorCompensationStage,

@@ -1,0 +1,199 @@
+/**
+ * Middle dimensions that each layer may have under one global budget.
+ *
+ * @module
+ */
+import { MAX_BITS_PER_WEIGHT, type WeightShape } from "../../pipeline/plan/bits.ts";
+import type { BudgetOptions } from "./budget_options.ts";
+
+/** A step is at most this share of the middle dimension at one bit, so that small layers keep a choice. */
+const STEPS_PER_BIT = 8;
+
+/** Middle dimensions of one layer: `least`, then multiples of `step` above it, then `most`. */
+export interface RankRange {
+  readonly name: string;
+  /** Sign bits of one more middle channel: n + m. */
+  readonly bitsPerRank: number;
+  /** n·m. */
+  readonly elements: number;
+  readonly step: number;
+  readonly least: number;
+  readonly most: number;
+  /** The override that fixed it: `least` = `most`. */
+  readonly override?: string;
+}
+
+/** A budget and what may be bought with it. */
+export interface Budget {
+  /** Sign bits of all layers together, Σ k(n+m) at most. */
+  readonly signBits: number;
+  /** Mean bits per weight that is left for layers without an override. */
+  readonly freeBits: number;
+  /** In the order of the layers. */
+  readonly ranges: readonly RankRange[];
+}
+
+/** Default bounds of a layer's bits, in means over the layers without an override. They give way where they cannot be met. */
+export interface RelativeBounds {
+  readonly min: number;
+  readonly max: number;
+}
+
+/**
+ * Largest power of two that is at most `step` and an eighth of nm/(n+m), but `step` itself where that is larger.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { stepOf } from "./ranges.ts";
+ *
+ * assertEquals(stepOf({ rows: 4096, cols: 4096 }, 32), 32);
+ * assertEquals(stepOf({ rows: 192, cols: 192 }, 32), 8);
+ * ```
+ */
+export function stepOf({ rows, cols }: Pick<WeightShape, "rows" | "cols">, step: number): number {
+  const most = rows * cols / (rows + cols) / STEPS_PER_BIT;
+  return step <= most ? step : Math.min(step, 2 ** Math.max(0, Math.floor(Math.log2(most))));
+}
+
+/**
+ * Finds the middle dimensions that layers may have.
+ *
+ * @param bitsPerWeight Mean sign bits per weight over all layers together, overridden ones included.
+ * @throws {RangeError} when even the smallest middle dimensions are above the budget, naming the smallest possible one;
+ *   when the largest allowed ones are below it, naming the largest; when an override matches no layer.
+ * @throws {SyntaxError} when an override is no regular expression.
+ */
+export function planRanges(
+  layers: readonly WeightShape[],
+  bitsPerWeight: number,
+  options: BudgetOptions,
+  relative: RelativeBounds,
+): Budget {
+  const { minBits, maxBits } = options;
+  if (!(bitsPerWeight > 0 && bitsPerWeight <= MAX_BITS_PER_WEIGHT)) {
+    throw new RangeError(
+      `Cannot allocate such a budget, which must be above 0 and at most ${MAX_BITS_PER_WEIGHT} bits a weight: ` +
+        `current value is ${bitsPerWeight}`,
+    );
+  }
+  if (minBits !== undefined && maxBits !== undefined && minBits > maxBits) {
+    throw new RangeError(`Cannot allocate with minBits above maxBits: current value is ${minBits} and ${maxBits}`);
+  }
+  const overrides = matchOverrides(layers, options.overrides);
+  const elements = sum(layers, (layer) => layer.rows * layer.cols);
+  // The tiny addition keeps an exact budget, read back from decimals, from losing a step.
+  const signBits = Math.floor(bitsPerWeight * elements * (1 + 1e-12) + 1e-6);
+
+  const fixed = layers.map((layer) => {
+    const override = overrides.get(layer.name);
+    return override && { rank: floorRank(layer, override.bits, options.step), pattern: override.pattern };
+  });
+  const costOf = (ranks: readonly number[]) => sum(layers, (layer, i) => ranks[i] * (layer.rows + layer.cols));
+  const lowest = layers.map((layer, i) => fixed[i]?.rank ?? explicitLeast(layer, options));
+  if (costOf(lowest) > signBits) throw tooSmall(costOf(lowest), elements, bitsPerWeight, fixed.some(Boolean), options);
+
+  const freeElements = sum(layers, (layer, i) => fixed[i] === undefined ? layer.rows * layer.cols : 0);
+  const spent = sum(layers, (layer, i) => (fixed[i]?.rank ?? 0) * (layer.rows + layer.cols));
+  const freeBits = freeElements === 0 ? 0 : (signBits - spent) / freeElements;
+
+  let least = layers.map((layer, i) =>
+    fixed[i]?.rank ??
+      Math.max(lowest[i], minBits === undefined ? floorRank(layer, relative.min * freeBits, options.step) : 0)
+  );
+  if (costOf(least) > signBits) least = lowest;
+  const mostAt = (bits: number) =>
+    layers.map((layer, i) => fixed[i]?.rank ?? Math.max(lowest[i], floorRank(layer, bits, options.step)));
+  let most = mostAt(maxBits ?? relative.max * freeBits);
+  const short = (ranks: readonly number[]) =>
+    freeElements > 0 && signBits - costOf(ranks) >=
+      Math.max(...layers.map((layer, i) => fixed[i] ? 0 : stepOf(layer, options.step) * (layer.rows + layer.cols)));
+  for (
+    let max = relative.max;
+    maxBits === undefined && costOf(most) < signBits && max * freeBits < MAX_BITS_PER_WEIGHT;
+  ) {
+    most = mostAt(Math.min(MAX_BITS_PER_WEIGHT, (max *= 2) * freeBits));
+  }
+  if (short(most)) {
+    const largest = Math.floor(costOf(most) / elements * 1e6) / 1e6;
+    throw new RangeError(
+      `Cannot spend ${bitsPerWeight} bits a weight as no layer may have more than ${maxBits ?? MAX_BITS_PER_WEIGHT}` +
+        `${fixed.some(Boolean) ? " and overrides fix some" : ""}: use at most ${largest}, or raise maxBits`,
+    );
+  }
+  return {
+    signBits,
+    freeBits,
+    ranges: layers.map((layer, i) => ({
+      name: layer.name,
+      bitsPerRank: layer.rows + layer.cols,
+      elements: layer.rows * layer.cols,
+      step: stepOf(layer, options.step),
+      least: Math.min(least[i], most[i]),
+      most: most[i],
+      ...(fixed[i] === undefined ? {} : { override: fixed[i].pattern }),
+    })),
+  };
+}
+
+/** Middle dimension at `bits`, rounded down to the step; below one step it is not rounded, and at least 1. */
+function floorRank(layer: WeightShape, bits: number, largestStep: number): number {
+  const step = stepOf(layer, largestStep);
+  const rank = bits * layer.rows * layer.cols / (layer.rows + layer.cols) + 1e-9;
+  return Math.max(1, rank < step ? Math.floor(rank) : Math.floor(rank / step) * step);
+}
+
+/** The least middle dimension that a user's `minBits` allows, rounded up to the step; 1 without one. */
+function explicitLeast(layer: WeightShape, { minBits, step }: BudgetOptions): number {
+  if (minBits === undefined) return 1;
+  const multiple = stepOf(layer, step);
+  return multiple * Math.ceil(minBits * layer.rows * layer.cols / (layer.rows + layer.cols) / multiple - 1e-9);
+}
+
+function matchOverrides(
+  layers: readonly WeightShape[],
+  overrides: BudgetOptions["overrides"],
+): Map<string, { readonly pattern: string; readonly bits: number }> {
+  const found = new Map<string, { readonly pattern: string; readonly bits: number }>();
+  for (const [pattern, bits] of Object.entries(overrides)) {
+    let expression: RegExp;
+    try {
+      expression = new RegExp(pattern);
+    } catch (cause) {
+      throw new SyntaxError(
+        `Cannot use an override as a regular expression: current value is ${JSON.stringify(pattern)}`,
+        { cause },
+      );
+    }
+    const names = layers.map(({ name }) => name).filter((name) => expression.test(name));
+    if (names.length === 0) {
+      throw new RangeError(
+        `Cannot use override ${JSON.stringify(pattern)} as no layer's name matches it; layers are called like ` +
+          `${layers[0]?.name ?? "nothing, for there is none"}`,
+      );
+    }
+    for (const name of names) found.set(name, { pattern, bits });
+  }
+  return found;
+}
+
+function tooSmall(
+  cost: number,
+  elements: number,
+  bits: number,
+  overridden: boolean,
+  { minBits }: BudgetOptions,
+): RangeError {
+  const smallest = Math.ceil(cost / elements * 1e6) / 1e6;
+  const reasons = [
+    overridden ? "overrides" : "",
+    minBits === undefined ? "a middle dimension of at least 1" : `minBits ${minBits}`,
+  ].filter(Boolean).join(" and ");
+  return new RangeError(
+    `Cannot allocate ${bits} bits a weight as ${reasons} in every layer need more: use at least ${smallest}`,
+  );
+}
+
+function sum<T>(items: readonly T[], of: (item: T, index: number) => number): number {
+  return items.reduce((total, item, index) => total + of(item, index), 0);
+}
