@@ -58,9 +58,11 @@ async function load(runtime: Runtime, contender: Contender, shape: LayerShape, t
     shape.rows > 8 ? 1 : 2,
     Math.ceil(CYCLED_BYTES / contender.bytes(shape) / (shape.rows > 8 ? 8 : 1)),
   );
-  // the kernels read the environment when a session makes them
-  Deno.env.set("DBF_ACCURACY", contender.accuracy ?? "exact");
-  const session = await runtime.load(layersModel(contender, shape, copies), { name: contender.name, threads });
+  const session = await runtime.load(layersModel(contender, shape, copies), {
+    name: contender.name,
+    threads,
+    accuracy: contender.accuracy,
+  });
   const values = Float32Array.from({ length: shape.rows * shape.cols }, (_, i) => Math.sin(i * 12.9898) * 2);
   const x = runtime.tensor("float32", values, [shape.rows, shape.cols]);
   const feeds: Record<string, Tensor> = {}, outputs: Record<string, Tensor> = {};
