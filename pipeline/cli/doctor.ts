@@ -3,25 +3,11 @@
  *
  * @module
  */
-import { openRuntime } from "../../kernels/runtime/open.ts";
-import type { Provider } from "../../kernels/runtime/types.ts";
-import { lastRowGraph } from "../evaluate/last_row_graph.ts";
+import { diagnose, type Diagnosis, type ProviderFacts } from "../../kernels/runtime/doctor.ts";
 import type { Command } from "./command.ts";
-import { messageOf } from "./errors.ts";
 import { renderPairs } from "./table.ts";
 import { formatBytes } from "./units.ts";
 import { VERSION } from "./version.ts";
-
-/** A provider as found. */
-interface ProviderCheck {
-  readonly provider: Provider;
-  readonly usable: boolean;
-  readonly binding?: string;
-  readonly onnxruntime?: string;
-  readonly nativeKernels?: { readonly path: string; readonly isa: string };
-  /** Why it cannot be used, and what to do. */
-  readonly problem?: string;
-}
 
 /** The command. */
 export const doctorCommand: Command = {
@@ -33,48 +19,50 @@ export const doctorCommand: Command = {
   flags: {},
   examples: [["dbf doctor", "check this machine"], ["dbf doctor --json", "the same for a bug report"]],
   async run({ output }) {
-    const providers: ProviderCheck[] = [];
-    for (const provider of ["cpu", "cuda", "webgpu"] as const) providers.push(await checkProvider(provider));
-    const memory = Deno.systemMemoryInfo();
     const report = {
       dbf: VERSION,
       deno: Deno.version.deno,
       platform: Deno.build.target,
-      cores: navigator.hardwareConcurrency,
-      memory: { totalBytes: memory.total, availableBytes: memory.available },
-      providers,
+      ...await diagnose(),
     };
     output.result(report, () =>
       renderPairs([
         ["dbf", report.dbf],
         ["deno", `${report.deno} (${report.platform})`],
-        ["cores", String(report.cores)],
-        ["memory", `${formatBytes(memory.available)} of ${formatBytes(memory.total)} free`],
-        ...providers.map((check) => [check.provider, describe(check)] as const),
+        ["onnxruntime", describeLibrary(report.onnxruntime)],
+        ["cores", `${report.cores}${report.instructionSets.length > 0 ? `, ${report.instructionSets.join(" ")}` : ""}`],
+        ["memory", describeMemory(report.memory)],
+        ["nvidia driver", report.nvidiaDriver ?? "not loaded"],
+        ...report.providers.map((facts) => [facts.provider, describeProvider(facts)] as const),
+        ...report.missingPermissions.map(({ permission, flag, neededFor }) =>
+          [`no ${permission} permission`, `${flag} is needed for ${neededFor}`] as const
+        ),
       ]));
   },
 };
 
-async function checkProvider(provider: Provider): Promise<ProviderCheck> {
-  try {
-    await using runtime = await openRuntime({ provider });
-    await using session = await runtime.load(lastRowGraph("float32"), { name: "doctor" });
-    using logits = runtime.tensor("float32", Float32Array.of(1, 2, 3, 4), [1, 2, 2]);
-    const { row } = await session.run({ logits });
-    const values = await row.read();
-    row[Symbol.dispose]();
-    if (String(values) !== "3,4") throw new Error(`a first graph gave ${values} instead of 3,4`);
-    const { binding, version, nativeKernels } = runtime;
-    return { provider, usable: true, binding, onnxruntime: version, nativeKernels };
-  } catch (error) {
-    return { provider, usable: false, problem: messageOf(error) };
-  }
+function describeLibrary({ path, version, problem }: Diagnosis["onnxruntime"]): string {
+  return version === undefined ? `not usable: ${firstLine(problem)}` : `${version}, ${path}`;
 }
 
-function describe({ usable, binding, onnxruntime, nativeKernels, problem }: ProviderCheck): string {
-  if (!usable) return `not usable: ${problem?.split("\n")[0]}`;
-  const kernels = nativeKernels === undefined
-    ? "portable function bodies (native kernels are not built)"
-    : `native kernels (${nativeKernels.isa}, ${nativeKernels.path})`;
-  return `onnxruntime ${onnxruntime} through ${binding}, ${kernels}`;
+function describeMemory(memory: Diagnosis["memory"]): string {
+  if (memory === undefined) return "unknown";
+  return `${formatBytes(memory.availableBytes)} of ${formatBytes(memory.totalBytes)} free`;
+}
+
+function describeProvider(facts: ProviderFacts): string {
+  const { usable, binding, nativeKernels, nativeKernelsPath, problem, missing = [], remedy } = facts;
+  if (!usable) {
+    const why = missing.length > 0 ? `missing ${missing.join(", ")}` : firstLine(problem);
+    return `not usable: ${why}${remedy === undefined ? "" : `; ${remedy}`}`;
+  }
+  const through = `through ${binding === "c-api" ? "ONNX Runtime's C API" : binding}`;
+  if (nativeKernels !== undefined) return `${through}, native kernels (${nativeKernels.isa}, ${nativeKernels.path})`;
+  return nativeKernelsPath === undefined
+    ? `${through}, portable function bodies (this provider takes no native kernels)`
+    : `${through}, portable function bodies (no native kernels at ${nativeKernelsPath})`;
+}
+
+function firstLine(text = ""): string {
+  return text.split("\n")[0];
 }
