@@ -83,7 +83,7 @@ Deno.test("uniform allocation is not clamped at the smaller side", async () => {
         throw new Error("not read");
       },
     },
-    {},
+    { step: 1, overrides: {} },
     context,
   );
   for (const layer of layers) assertEquals(ranks.get(layer.name)?.rank, rankForBits(layer, 3));
