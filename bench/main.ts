@@ -1,21 +1,32 @@
 /**
- * `deno task bench NAME [flags]`: measurements, each in a module of its own.
+ * `deno task bench NAME [options]`: the measurements behind the numbers in this repository.
  *
  * @module
  */
 
-/** Benches by name; each module exports `main(args)`. */
-const BENCHES: Readonly<Record<string, () => Promise<{ main(args: readonly string[]): Promise<void> }>>> = {
-  crash: () => import("./crash.ts"),
-  factorize: () => import("./factorize.ts"),
-  kernels: () => import("./kernels.ts"),
-  memory: () => import("./memory.ts"),
-  quality: () => import("./quality.ts"),
+/** Each bench is a module with `main(args)`. */
+interface Bench {
+  readonly summary: string;
+  load(): Promise<{ main(args: readonly string[]): Promise<void> }>;
+}
+
+const BENCHES: Readonly<Record<string, Bench>> = {
+  runtime: {
+    summary: "session interface: call overhead, event loop, device tensors",
+    load: () => import("./runtime.ts"),
+  },
+  factorize: { summary: "factorization of one layer against the reference", load: () => import("./factorize.ts") },
+  quality: { summary: "perplexity and KL divergence after calibrated compression", load: () => import("./quality.ts") },
+  memory: { summary: "peak memory on a checkpoint of 141 GB", load: () => import("./memory.ts") },
+  crash: { summary: "runs killed at random points resume", load: () => import("./crash.ts") },
+  fuzz: { summary: "mutated files against every reader", load: () => import("./fuzz.ts") },
 };
 
-const [name, ...rest] = Deno.args;
-if (name === undefined || !Object.hasOwn(BENCHES, name)) {
-  console.error(`usage: deno task bench ${Object.keys(BENCHES).join("|")} [flags]`);
+const [name, ...args] = Deno.args;
+const bench = BENCHES[name];
+if (bench === undefined) {
+  console.error(`usage: deno task bench NAME [options]\n`);
+  for (const [each, { summary }] of Object.entries(BENCHES)) console.error(`  ${each.padEnd(10)} ${summary}`);
   Deno.exit(2);
 }
-await (await BENCHES[name]()).main(rest);
+await (await bench.load()).main(args);
