@@ -1,0 +1,138 @@
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import * as v from "valibot";
+import { openRuntime } from "../../../kernels/runtime/open.ts";
+import type { TensorHandle } from "../../../pipeline/checkpoint/types.ts";
+import type { DbfEvent } from "../../../pipeline/stream/events.ts";
+import type { LayerImportance, LayerShape, Stage, StageContext } from "../../../pipeline/stream/stage.ts";
+import { channelPruningAllocation } from "../../../plugins/allocation/channel_pruning.ts";
+import { measuredAllocation } from "../../../plugins/allocation/measured.ts";
+import { weightedNorm } from "../../../plugins/allocation/trial.ts";
+import { uniformAllocation } from "../../../plugins/allocation/uniform.ts";
+
+const LAYERS: readonly LayerShape[] = [["cheap", 48, 64], ["dear", 64, 48], ["wide", 32, 96]].map((
+  [role, rows, cols],
+) => ({ name: `${role}.weight`, block: 0, role: `${role}`, rows: Number(rows), cols: Number(cols) }));
+
+const CALIBRATED: ReadonlyMap<string, LayerImportance> = new Map(LAYERS.map(({ name, role, rows, cols }) => [name, {
+  input: new Float32Array(cols).fill(1),
+  output: new Float32Array(rows).fill(role === "dear" ? 20 : 1),
+}]));
+
+function randomWeight({ name, rows, cols }: LayerShape, seed: number): Float32Array {
+  let state = seed + name.length;
+  const uniform = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
+  return Float32Array.from({ length: rows * cols }, () => uniform() + uniform() + uniform() - 1.5);
+}
+
+/** Handles that note the order in which weights are read. */
+function handles() {
+  const read: string[] = [];
+  const weight = (name: string): TensorHandle => {
+    const layer = LAYERS.find((each) => each.name === name)!;
+    const values = randomWeight(layer, 3);
+    const readRows = (start: number, end: number) => {
+      if (read.at(-1) !== name) read.push(name);
+      return Promise.resolve(values.slice(start * layer.cols, end * layer.cols));
+    };
+    return {
+      name,
+      dtype: "F32",
+      shape: [layer.rows, layer.cols],
+      file: "memory",
+      readRows,
+      read: () => readRows(0, layer.rows),
+      bytes: () => {
+        throw new Error("not used");
+      },
+    };
+  };
+  return { weight, read };
+}
+
+async function allocate<S extends Stage<"allocation">["options"]>(
+  stage: Stage<"allocation", S>,
+  options: Record<string, unknown>,
+  { importance = CALIBRATED, signal = new AbortController().signal }: {
+    readonly importance?: ReadonlyMap<string, LayerImportance>;
+    readonly signal?: AbortSignal;
+  } = {},
+) {
+  await using runtime = await openRuntime({ threads: 1 });
+  const events: DbfEvent[] = [];
+  const { weight, read } = handles();
+  const context: StageContext = { runtime, signal, scratch: "unused", emit: (event) => void events.push(event) };
+  const ranks = await stage.run(
+    { layers: LAYERS, bitsPerWeight: 1.5, importance, weight },
+    v.parse(stage.options, options),
+    context,
+  );
+  return { ranks, events, read };
+}
+
+const bitsOf = (ranks: ReadonlyMap<string, { readonly rank: number }>, role: string) => {
+  const { name, rows, cols } = LAYERS.find((layer) => layer.role === role)!;
+  return ranks.get(name)!.rank * (rows + cols) / (rows * cols);
+};
+
+for (const stage of [channelPruningAllocation, measuredAllocation] as const) {
+  // both have the same shared options; a common type of the two would hide them
+  const typed = stage as unknown as Stage<"allocation">;
+
+  Deno.test(`${stage.name} gives more bits to the layer whose errors cost more loss, within the budget`, async () => {
+    const { ranks, events, read } = await allocate(typed, { iterations: 6 });
+    assert(bitsOf(ranks, "dear") > bitsOf(ranks, "cheap") + 0.2);
+    const spent = LAYERS.reduce((total, { name, rows, cols }) => total + ranks.get(name)!.rank * (rows + cols), 0);
+    const elements = LAYERS.reduce((total, { rows, cols }) => total + rows * cols, 0);
+    assert(spent <= 1.5 * elements && spent > 1.5 * elements - 2 * 128);
+    for (const { reason } of ranks.values()) assert(/^\d\.\d\d bits/.test(reason), reason);
+
+    const progress = events.filter((event) => event.type === "stage-progress");
+    assertEquals(progress.map(({ stage, subject, done, total }) => [stage, subject, done, total]), [
+      [stage.name, "cheap.weight", 1, 3],
+      [stage.name, "dear.weight", 2, 3],
+      [stage.name, "wide.weight", 3, 3],
+    ]);
+    // one layer at a time: a weight is never asked for again after the next one
+    assertEquals(read, ["cheap.weight", "dear.weight", "wide.weight"]);
+  });
+
+  Deno.test(`${stage.name} gives the same ranks twice, and takes overrides without a trial`, async () => {
+    const options = { iterations: 3, overrides: { "^cheap": 1 } };
+    const first = await allocate(typed, options), second = await allocate(typed, options);
+    assertEquals([...first.ranks], [...second.ranks]);
+    assertEquals(first.read, ["dear.weight", "wide.weight"]);
+    assertEquals(bitsOf(first.ranks, "cheap") <= 1, true);
+    assertEquals(first.ranks.get("cheap.weight")!.reason.endsWith("override ^cheap"), true);
+  });
+
+  Deno.test(`${stage.name} says when layers have no importance, and stops when aborted`, async () => {
+    const { events } = await allocate(typed, { iterations: 2 }, { importance: new Map() });
+    assert(events.some((event) => event.type === "notice" && event.message.includes("3 of 3 layers by plain")));
+    await assertRejects(() => allocate(typed, {}, { signal: AbortSignal.abort(new Error("enough")) }), Error, "enough");
+  });
+}
+
+Deno.test("uniform shares what overrides leave equally, and keeps its plain formula without them", async () => {
+  const plain = await allocate(uniformAllocation, {});
+  assertEquals([...plain.ranks.values()].map(({ rank }) => rank), [41, 41, 36]);
+  const { ranks } = await allocate(uniformAllocation, { overrides: { dear: 2.5 } });
+  assertAlmostEquals(bitsOf(ranks, "dear"), 2.5, 0.04);
+  assertAlmostEquals(bitsOf(ranks, "cheap"), 1, 0.05);
+  assertAlmostEquals(bitsOf(ranks, "wide"), 1, 0.05);
+});
+
+Deno.test("weightedNorm() is the sum over rows and columns, read by panels", async () => {
+  const { weight } = handles();
+  const [layer] = LAYERS;
+  const importance = {
+    input: Float32Array.from({ length: 64 }, (_, j) => j / 8),
+    output: Float32Array.from({ length: 48 }, (_, i) => 1 + i),
+  };
+  const values = randomWeight(layer, 3);
+  let expected = 0;
+  for (let i = 0; i < 48; i++) {
+    for (let j = 0; j < 64; j++) expected += importance.output[i] * values[i * 64 + j] ** 2 * importance.input[j];
+  }
+  const { signal } = new AbortController();
+  assertAlmostEquals(await weightedNorm(layer, weight(layer.name), importance, signal), expected, 1e-9 * expected);
+});
