@@ -6,6 +6,7 @@
 #pragma once
 #include <cstdio>
 #include <exception>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -167,7 +168,7 @@ ort::CustomOp binaryMatMulOp() {
   return op;
 }
 
-// Registers both element types of the operator in domain ai.dbf of a session.
+// Registers both element types of the operator in domain ai.dbf of a session. Not to be called by two threads at once.
 template <typename Kernel>
 ort::Status* registerBinaryMatMul(ort::SessionOptions* options, const ort::ApiBase* base) {
   const ort::Api api(base->getApi(ort::kApiVersion));
@@ -177,8 +178,9 @@ ort::Status* registerBinaryMatMul(ort::SessionOptions* options, const ort::ApiBa
   }
   static const ort::CustomOp single = binaryMatMulOp<Kernel, ort::kFloat>();
   static const ort::CustomOp half = binaryMatMulOp<Kernel, ort::kFloat16>();
-  // Lives as long as the process, as the sessions that use it may.
-  static ort::CustomOpDomain* domain = nullptr;
+  // One for each ONNX Runtime in the process; they live as long as it, as the sessions that use them may.
+  static std::map<const ort::ApiBase*, ort::CustomOpDomain*> domains;
+  ort::CustomOpDomain*& domain = domains[base];
   if (!domain) {
     ort::CustomOpDomain* made = nullptr;
     if (ort::Status* status = api.createCustomOpDomain("ai.dbf", &made)) return status;
