@@ -64,7 +64,7 @@ const backend: ort.Backend = {
 /** dbf's session options from onnxruntime-common's. */
 function translate({ provider }: Runtime, options: ort.InferenceSession.SessionOptions): SessionOptions {
   const asked = options.executionProviders?.map((each) => typeof each === "string" ? each : each.name);
-  if (asked !== undefined && !asked.includes(provider) && !asked.includes(ORT_BACKEND)) {
+  if (asked !== undefined && asked.length > 0 && !asked.includes(provider) && !asked.includes(ORT_BACKEND)) {
     throw new TypeError(`Cannot make a session for ${asked.join(", ")} on dbf's ${provider} backend`);
   }
   if (options.externalData !== undefined && options.externalData.length > 0) {
