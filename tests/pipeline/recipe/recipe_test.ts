@@ -66,7 +66,7 @@ Deno.test("resolveStages() binds options, hands effort to stages that know it, a
   const recipe = parseRecipe({ ...BASE, effort: "fast", stages: { factorization: "fake", target: "listing" } });
   const resolved = resolveStages(recipe, stages);
   assertEquals(resolved.factorization.identity, { name: "fake", version: "1.0.0", options: { effort: "fast" } });
-  assertEquals(resolved.allocation.options, {});
+  assertEquals(resolved.allocation.options, { overrides: {}, step: 1 });
   const chosen = { ...BASE, effort: "fast", stages: { factorization: { use: "fake", options: { effort: "best" } } } };
   assertEquals(resolveStages(parseRecipe(chosen), stages).factorization.options.effort, "best");
 
