@@ -20,7 +20,7 @@ import { decodeImportance, encodeImportance } from "./compress_state.ts";
 import { exportModel } from "./export/export_model.ts";
 import { describeCheckpoint } from "./model/check.ts";
 import { type Inventory, inventory } from "./plan/inventory.ts";
-import { bitsForSize } from "./plan/sizes.ts";
+import { bitsForSize, exportedBytes } from "./plan/sizes.ts";
 import { findProblems, refuseProblems } from "./preflight.ts";
 import { type AnyStage, loadPlugins } from "./recipe/plugin_loader.ts";
 import { type ResolvedStages, resolveStages } from "./recipe/resolve.ts";
@@ -51,6 +51,9 @@ export interface CompressOptions {
 
 /** Sign bits per weight that are used where a recipe gives neither bits nor size. */
 export const DEFAULT_BITS_PER_WEIGHT = 2;
+
+/** Allocations in a row that approach a size from above. */
+const MOST_ALLOCATIONS = 4;
 
 /**
  * Compresses a checkpoint. Run again after an interruption it continues; the same recipe on the same machine gives the
@@ -109,7 +112,17 @@ export async function compress(input: RecipeInput | Recipe, options: CompressOpt
   await checkSources(checkpoint, writer, signal);
 
   const importance = await scoreLayers({ checkpoint, chosen, calibration, stages, writer, lease, context });
-  const ranks = await allocate({ checkpoint, chosen, bitsPerWeight, importance, stages, lease, context });
+  const ranks = await allocate({
+    checkpoint,
+    chosen,
+    recipe,
+    bitsPerWeight,
+    importance,
+    stages,
+    writer,
+    lease,
+    context,
+  });
   const jobs = chosen.layers.map((layer): LayerJob => ({
     ...layer,
     rank: ranks.get(layer.name)!.rank,
@@ -247,16 +260,38 @@ async function scoreLayers(
 }
 
 async function allocate(
-  step: ModelStep & { readonly bitsPerWeight: number; readonly importance: ReadonlyMap<string, LayerImportance> },
+  step: ModelStep & {
+    readonly recipe: Recipe;
+    readonly bitsPerWeight: number;
+    readonly importance: ReadonlyMap<string, LayerImportance>;
+    readonly writer: ArtefactWriter;
+  },
 ): Promise<StageIO["allocation"]["output"]> {
-  const { chosen: { layers }, stages: { allocation }, checkpoint, bitsPerWeight, importance, context } = step;
+  const { chosen: { layers, dense, model }, stages: { allocation }, checkpoint, recipe, importance, writer } = step;
   if (layers.length === 0) return new Map();
-  const ranks = await runModelStage(
-    allocation.stage.name,
-    allocation.estimate(largest(layers)).peakBytes,
-    step,
-    () => allocation.run({ layers, bitsPerWeight, importance, weight: (name) => checkpoint.tensor(name) }, context),
-  );
+  const saved = await writer.loadState("allocation");
+  if (saved !== undefined) return new Map(JSON.parse(new TextDecoder().decode(saved)));
+  const allocateAt = (bitsPerWeight: number) =>
+    runModelStage(
+      allocation.stage.name,
+      allocation.estimate(largest(layers)).peakBytes,
+      step,
+      () =>
+        allocation.run(
+          { layers, bitsPerWeight, importance, weight: (name) => checkpoint.tensor(name) },
+          step.context,
+        ),
+    );
+  let ranks = await allocateAt(step.bitsPerWeight);
+  // The bits were found for uniform ranks; others have as many signs, and more or fewer middle scales and padding bits.
+  const elements = layers.reduce((total, { rows, cols }) => total + rows * cols, 0);
+  for (let bits = step.bitsPerWeight, tries = 0; recipe.size !== undefined && tries < MOST_ALLOCATIONS; tries++) {
+    const each = layers.map(({ name }) => ranks.get(name)?.rank);
+    const over = exportedBytes(layers, each, dense, model.blocks.length, recipe.dtype) - recipe.size;
+    if (over <= 0) break;
+    bits -= 8 * over / elements * (1 + tries);
+    ranks = await allocateAt(bits);
+  }
   for (const { name } of layers) {
     const rank = ranks.get(name)?.rank;
     if (rank === undefined || !Number.isInteger(rank) || rank < 1) {
@@ -265,6 +300,10 @@ async function allocate(
           `current value is ${rank}`,
       );
     }
+  }
+  // A finished run that is asked for again stays as it is, byte for byte.
+  if (layers.some(({ name }) => !writer.committed.has(name))) {
+    await writer.saveState("allocation", new TextEncoder().encode(JSON.stringify([...ranks])));
   }
   return ranks;
 }

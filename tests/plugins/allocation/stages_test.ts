@@ -1,6 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import * as v from "valibot";
 import { openRuntime } from "../../../kernels/runtime/open.ts";
+import { setField } from "../../../pipeline/cli/set_field.ts";
 import type { TensorHandle } from "../../../pipeline/checkpoint/types.ts";
 import type { DbfEvent } from "../../../pipeline/stream/events.ts";
 import type { LayerImportance, LayerShape, Stage, StageContext } from "../../../pipeline/stream/stage.ts";
@@ -135,4 +136,13 @@ Deno.test("weightedNorm() is the sum over rows and columns, read by panels", asy
   }
   const { signal } = new AbortController();
   assertAlmostEquals(await weightedNorm(layer, weight(layer.name), importance, signal), expected, 1e-9 * expected);
+});
+
+Deno.test("--set writes overrides as one name or as JSON for names with dots", () => {
+  const recipe = {};
+  setField(recipe, "allocation=measured");
+  setField(recipe, "allocation.overrides.v_proj=2.5");
+  assertEquals(recipe, { stages: { allocation: { use: "measured", options: { overrides: { v_proj: 2.5 } } } } });
+  setField(recipe, 'allocation.overrides={"layers\\\\.0\\\\.":3}');
+  assertEquals(recipe, { stages: { allocation: { use: "measured", options: { overrides: { "layers\\.0\\.": 3 } } } } });
 });
