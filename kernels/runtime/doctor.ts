@@ -53,8 +53,8 @@ export interface Diagnosis {
   readonly instructionSets: readonly string[];
   readonly cores: number;
   readonly memory: { readonly totalBytes: number; readonly availableBytes: number } | undefined;
-  /** Version of the NVIDIA driver, where one is loaded. */
-  readonly nvidiaDriver: string | undefined;
+  /** NVIDIA's GPUs with driver version and memory, as its driver tells; absent where it cannot be asked. */
+  readonly nvidia: string | undefined;
   readonly missingPermissions: readonly PermissionFacts[];
 }
 
@@ -101,7 +101,7 @@ export async function diagnose(): Promise<Diagnosis> {
     instructionSets: instructionSets(),
     cores: navigator.hardwareConcurrency,
     memory: memory(),
-    nvidiaDriver: readText("/sys/module/nvidia/version")?.trim(),
+    nvidia: await nvidia(),
     missingPermissions: PERMISSIONS.filter(({ permission }) =>
       Deno.permissions.querySync({ name: permission }).state !== "granted"
     ),
@@ -188,6 +188,19 @@ function instructionSets(): string[] {
   const line = readText("/proc/cpuinfo")?.match(/^(?:flags|Features)\s*:\s*(.*)$/m)?.[1];
   const present = new Set(line?.split(" "));
   return INSTRUCTION_SETS.filter((name) => present.has(name));
+}
+
+/** Asks nvidia-smi, which needs permission to run it; the driver's own files need all permissions. */
+async function nvidia(): Promise<string | undefined> {
+  try {
+    const args = ["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"];
+    const { success, stdout } = await new Deno.Command("nvidia-smi", { args, stderr: "null" }).output();
+    if (success) return new TextDecoder().decode(stdout).trim().split("\n").join("; ");
+  } catch {
+    // Absent or not permitted.
+  }
+  const version = readText("/sys/module/nvidia/version")?.trim();
+  return version === undefined ? undefined : `driver ${version}`;
 }
 
 function memory(): Diagnosis["memory"] {
