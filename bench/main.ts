@@ -17,6 +17,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   },
   kernels: { summary: "operator library against ONNX Runtime's own products", load: () => import("./kernels.ts") },
   kernels_cuda: { summary: "the same on a CUDA GPU", load: () => import("./kernels_cuda.ts") },
+  generate: { summary: "tokens per second of whole models, beside f32 and 4-bit", load: () => import("./generate.ts") },
   factorize: { summary: "factorization of one layer against the reference", load: () => import("./factorize.ts") },
   quality: { summary: "perplexity and KL divergence after calibrated compression", load: () => import("./quality.ts") },
   memory: { summary: "peak memory on a checkpoint of 141 GB", load: () => import("./memory.ts") },
