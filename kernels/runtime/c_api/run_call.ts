@@ -30,6 +30,7 @@ export class RunCaller {
   readonly #session: bigint;
   readonly #name: string;
   readonly #memory: DeviceMemory | undefined;
+  #frame: readonly [Words, Words] | undefined;
   readonly #names = new Map<string, Name>();
   readonly #nameLists = new WeakMap<readonly ValueInfo[], Words>();
 
@@ -57,8 +58,9 @@ export class RunCaller {
     const { api } = this.#environment;
     const inputNames = this.#list(inputs);
     const outputNames = this.#list(outputs);
-    const inputValues = newWords(feeds.length);
-    const outputValues = newWords(outputs.length);
+    const [inputValues, outputValues] = hold
+      ? this.#directFrame(feeds.length, outputs.length)
+      : [newWords(feeds.length), newWords(outputs.length)];
     for (let index = 0; index < feeds.length; index++) inputValues.words[index] = feeds[index].value;
     for (let index = 0; index < into.length; index++) outputValues.words[index] = into[index]?.value ?? 0n;
     const call = [
@@ -75,7 +77,7 @@ export class RunCaller {
       ? api.Run(...call)
       : await whileKept([inputNames, outputNames, inputValues, outputValues], api.RunSlow(...call));
     check(api, status, () => `run ${this.#name}`);
-    return outputValues.words;
+    return hold ? outputValues.words.slice(0, outputs.length) : outputValues.words;
   }
 
   async #runBound(
@@ -114,6 +116,14 @@ export class RunCaller {
     } finally {
       api.ReleaseIoBinding(binding);
     }
+  }
+
+  /** Arrays for a direct call, during which no other run can begin. */
+  #directFrame(inputs: number, outputs: number): readonly [Words, Words] {
+    if (this.#frame === undefined || this.#frame[0].count < inputs || this.#frame[1].count < outputs) {
+      this.#frame = [newWords(inputs), newWords(outputs)];
+    }
+    return this.#frame;
   }
 
   #nameOf(name: string): Name {
