@@ -92,6 +92,8 @@ export type { ArtefactEntry, ArtefactReader } from "./pipeline/artefact/types.ts
 
 // Graphs and sessions.
 export { openRuntime } from "./kernels/runtime/open.ts";
+export { diagnose, type Diagnosis, type PermissionFacts, type ProviderFacts } from "./kernels/runtime/doctor.ts";
+export { ORT_BACKEND, registerOrtBackend } from "./kernels/runtime/ort_backend.ts";
 export type {
   DType,
   Provider,

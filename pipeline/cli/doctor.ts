@@ -32,7 +32,7 @@ export const doctorCommand: Command = {
         ["onnxruntime", describeLibrary(report.onnxruntime)],
         ["cores", `${report.cores}${report.instructionSets.length > 0 ? `, ${report.instructionSets.join(" ")}` : ""}`],
         ["memory", describeMemory(report.memory)],
-        ["nvidia", report.nvidia ?? "no GPU found (nvidia-smi)"],
+        ["nvidia", report.nvidia ?? "no GPU seen (nvidia-smi is absent, or may not be run: --allow-run=nvidia-smi)"],
         ...report.providers.map((facts) => [facts.provider, describeProvider(facts)] as const),
         ...report.missingPermissions.map(({ permission, flag, neededFor }) =>
           [`no ${permission} permission`, `${flag} is needed for ${neededFor}`] as const
