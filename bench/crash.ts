@@ -11,6 +11,7 @@ import { createHash } from "node:crypto";
 import { join, relative } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { TextLineStream } from "@std/streams/text-line-stream";
+import { randomFrom } from "./fuzz_mutations.ts";
 
 const MODEL = new URL("../tests/fixtures/architectures/llama", import.meta.url).pathname;
 const PROGRAM = new URL("../mod.ts", import.meta.url).pathname;
@@ -32,16 +33,6 @@ function phaseOf({ type, stage = "" }: ProgressEvent, distilled: boolean): Phase
   if (stage === "fisher-diagonal") return "importance";
   if (stage === "logits") return distilled ? undefined : "distillation";
   return stage.startsWith("block-tuning") || stage === "dbf-admm" ? "tuning" : undefined;
-}
-
-/** A small generator with a seed (mulberry32), so that a run of this benchmark can be repeated. */
-function randomFrom(seed: number): () => number {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 /** SHA-256 of every file of a finished run but its journal, by path. */
