@@ -65,6 +65,11 @@ export async function openCApi(options: RuntimeOptions = {}): Promise<Runtime> {
     async load(model, sessionOptions = {}) {
       checkOpen();
       const session = await loadSession(env, defaults, memory, model, sessionOptions);
+      if (closed !== undefined) {
+        // Closing went through the sessions before this one was there.
+        await session[Symbol.asyncDispose]();
+        checkOpen();
+      }
       for (const other of sessions) if (other.disposed) sessions.delete(other);
       sessions.add(session);
       return session;

@@ -202,11 +202,14 @@ export class OrtSession implements Session {
       await this.#idle.promise;
     }
     const { api, cpuAllocator } = this.#environment;
-    if (this.#facts.profiles) {
-      const out = newWords(1).words;
-      check(api, api.SessionEndProfiling(this.#handle, cpuAllocator, out), `end the profile of ${this.#facts.name}`);
-      check(api, api.AllocatorFree(cpuAllocator, out[0]), "free the name of a profile");
+    try {
+      if (this.#facts.profiles) {
+        const out = newWords(1).words;
+        check(api, api.SessionEndProfiling(this.#handle, cpuAllocator, out), `end the profile of ${this.#facts.name}`);
+        check(api, api.AllocatorFree(cpuAllocator, out[0]), "free the name of a profile");
+      }
+    } finally {
+      await api.ReleaseSessionSlow(this.#handle);
     }
-    await api.ReleaseSessionSlow(this.#handle);
   }
 }
