@@ -9,7 +9,8 @@ import { openRuntime } from "../kernels/runtime/open.ts";
 import type { Provider, Runtime, Session, Tensor } from "../kernels/runtime/types.ts";
 import { encodeModel } from "../pipeline/graph/encode.ts";
 import { createGraph } from "../pipeline/graph/graph.ts";
-import { loop, matMul } from "../pipeline/graph/ops.ts";
+import { matMul } from "../pipeline/graph/ops.ts";
+import { slowModel } from "../tests/kernels/runtime/graphs.ts";
 
 const ROUNDS = 15;
 const RUNS_A_ROUND = 4000;
@@ -46,21 +47,6 @@ function chainModel(size: number, count: number): Uint8Array {
   const w = g.input("w", "float32", [size, size]);
   for (let step = 0; step < count; step++) y = matMul(g, y, w);
   g.output("y", y);
-  return encodeModel(g);
-}
-
-/** Products in a loop whose count is fed. */
-function slowModel(size: number): Uint8Array {
-  const g = createGraph("slow");
-  const x = g.input("x", "float32", [size, size]);
-  const count = g.input("count", "int64", []);
-  const body = createGraph("body");
-  body.input("iteration", "int64", []);
-  const condition = body.input("condition", "bool", []);
-  const state = body.input("state", "float32", [size, size]);
-  body.output("go_on", body.node("Identity", [condition], {}, { outputs: [{ dtype: "bool", shape: [] }] })[0]);
-  body.output("next", matMul(body, state, state));
-  g.output("y", loop(g, count, [x], body)[0]);
   return encodeModel(g);
 }
 

@@ -41,7 +41,7 @@ class NodeTensor implements Tensor {
     return this.#data;
   }
 
-  // deno-lint-ignore require-await
+  // deno-lint-ignore require-await -- a disposed tensor rejects the promise instead of throwing at once
   async read(): Promise<TensorData> {
     return this.data.slice();
   }
