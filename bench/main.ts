@@ -20,6 +20,10 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   generate: { summary: "tokens per second of whole models, beside f32 and 4-bit", load: () => import("./generate.ts") },
   factorize: { summary: "factorization of one layer against the reference", load: () => import("./factorize.ts") },
   quality: { summary: "perplexity and KL divergence after calibrated compression", load: () => import("./quality.ts") },
+  allocation: {
+    summary: "bits divided among layers in each way, with the same budget and tuning",
+    load: () => import("./allocation.ts"),
+  },
   memory: { summary: "peak memory on a checkpoint of 141 GB", load: () => import("./memory.ts") },
   crash: { summary: "runs killed at random points resume", load: () => import("./crash.ts") },
   fuzz: { summary: "mutated files against every reader", load: () => import("./fuzz.ts") },

@@ -10,11 +10,10 @@ import { parseArgs } from "@std/cli/parse-args";
 import { openRuntime } from "../kernels/runtime/open.ts";
 import type { Runtime } from "../kernels/runtime/types.ts";
 import { encodeText, readText } from "../pipeline/calibrate/text.ts";
-import { compress } from "../pipeline/compress.ts";
-import { evaluate, type EvaluationResult } from "../pipeline/evaluate/evaluate.ts";
+import { evaluate } from "../pipeline/evaluate/evaluate.ts";
 import { openModel } from "../pipeline/evaluate/open_model.ts";
 import type { RecipeInput } from "../pipeline/recipe/schema.ts";
-import type { DbfEvent } from "../pipeline/stream/events.ts";
+import { runQuality } from "./quality_run.ts";
 
 const MODEL = "tests/fixtures/tiny-llama";
 const CONTEXT = 256;
@@ -54,41 +53,20 @@ interface Row {
   readonly curve?: readonly number[];
 }
 
-/** Compresses with a recipe and evaluates what was exported. */
+/** Compresses with a recipe and evaluates what was exported; nothing of it is kept. */
 async function measure(
   runtime: Runtime,
   recipe: string,
   input: Omit<RecipeInput, "model" | "out">,
-  flags: { readonly model: string; readonly heldOut: Int32Array; readonly context: number; readonly kl: boolean },
+  flags: { readonly model: string; readonly heldOut: Int32Array; readonly context: number },
 ): Promise<Row> {
   const out = await Deno.makeTempDir({ prefix: "dbf-quality-" });
   try {
-    const losses: number[] = [];
-    let peakBytes = 0;
-    const onEvent = (event: DbfEvent) => {
-      peakBytes = Math.max(peakBytes, Deno.memoryUsage().rss);
-      if (event.type !== "stage-progress" || event.stage !== "logits") return;
-      losses.push(event.detail?.loss ?? Number.NaN);
-      if (event.done % 100 === 0) console.error(`${recipe}: ${event.done}/${event.total} loss ${event.detail?.loss}`);
-    };
-    const started = performance.now();
-    const { bitsPerWeight } = await compress({ ...input, model: flags.model, out }, { runtime, onEvent });
-    const seconds = (performance.now() - started) / 1000;
-    await using model = await openModel(out, runtime);
-    await using baseline = flags.kl ? await openModel(flags.model, runtime) : undefined;
-    const result: EvaluationResult = await evaluate(model, flags.heldOut, { context: flags.context, baseline });
-    const curve = Array.from({ length: 11 }, (_, tenth) => losses[Math.round((losses.length - 1) * tenth / 10)]);
-    return {
-      recipe,
-      bits: bitsPerWeight,
-      perplexity: result.perplexity,
-      standardError: result.perplexityStderr,
-      kl: result.kl?.mean,
-      sameTop1: result.sameTop1,
-      seconds,
-      peakBytes,
-      curve: losses.length > 0 ? curve : undefined,
-    };
+    const { model, context, heldOut } = flags;
+    const run = await runQuality(runtime, input, { model, out, context, texts: { heldOut }, label: recipe });
+    const { perplexity, perplexityStderr: standardError, kl, sameTop1 } = run.texts.heldOut;
+    const { bits, seconds, peakBytes, curve } = run;
+    return { recipe, bits, perplexity, standardError, kl, sameTop1, seconds, peakBytes, curve };
   } finally {
     await Deno.remove(out, { recursive: true });
   }
@@ -127,7 +105,7 @@ export async function main(args: readonly string[]): Promise<void> {
     reconstruction: ["block-tuning"],
     distillation: "logits",
   } satisfies RecipeInput["stages"];
-  const options = { model: source, heldOut, context, kl: true };
+  const options = { model: source, heldOut, context };
   for (const bits of budgets.split(",").map(Number)) {
     for (const { recipe, perplexity } of PUBLISHED) {
       const known = perplexity[String(bits)];
