@@ -12,6 +12,7 @@ import { giveTurn, isTurnOver, Pace } from "./pace.ts";
 import { readPlacement, requirePlacement } from "./placement.ts";
 import { RunCaller } from "./run_call.ts";
 import { type SessionDefaults, withSessionOptions } from "./session_options.ts";
+import { CudaGraphs } from "./cuda_graph.ts";
 import { check } from "./status.ts";
 import { OrtTensor, shapeOf } from "./tensor.ts";
 import { withTermination } from "./termination.ts";
@@ -51,6 +52,7 @@ export async function loadSession(
       memory,
       placement,
       profiles: options.profilePrefix !== undefined,
+      cudaGraph: options.cudaGraph === true && defaults.provider === "cuda",
     });
   } catch (error) {
     await api.ReleaseSessionSlow(handle);
@@ -85,6 +87,7 @@ interface SessionFacts {
   readonly memory: DeviceMemory | undefined;
   readonly placement: readonly NodePlacement[] | undefined;
   readonly profiles: boolean;
+  readonly cudaGraph: boolean;
 }
 
 /** A session of the C API. */
@@ -97,6 +100,7 @@ export class OrtSession implements Session {
   readonly #handle: bigint;
   readonly #facts: SessionFacts;
   readonly #caller: RunCaller;
+  readonly #graphs: CudaGraphs | undefined;
   readonly #pace = new Pace();
   #runs = 0;
   #idle: PromiseWithResolvers<void> | undefined;
@@ -112,6 +116,7 @@ export class OrtSession implements Session {
     this.inputs = readValues(environment, handle, "input");
     this.outputs = readValues(environment, handle, "output");
     this.#caller = new RunCaller(environment, handle, facts.name, facts.memory);
+    this.#graphs = facts.cudaGraph ? new CudaGraphs(environment, facts.name) : undefined;
   }
 
   /** Whether disposal began. */
@@ -160,6 +165,10 @@ export class OrtSession implements Session {
   }
 
   async #call(values: Parameters<RunCaller["run"]>[0], feedBytes: number, signal: AbortSignal | undefined) {
+    if (this.#graphs !== undefined) {
+      // A recording belongs to the thread that made it: every run is called from this one.
+      return await this.#caller.run(values, this.#graphs.optionsFor(values.feeds, values.outputs, values.into), true);
+    }
     if (signal !== undefined) {
       return await withTermination(this.#environment, signal, (options) => this.#caller.run(values, options, false));
     }
@@ -209,6 +218,7 @@ export class OrtSession implements Session {
         check(api, api.AllocatorFree(cpuAllocator, out[0]), "free the name of a profile");
       }
     } finally {
+      this.#graphs?.release();
       await api.ReleaseSessionSlow(this.#handle);
     }
   }

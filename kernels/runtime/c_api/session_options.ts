@@ -76,6 +76,9 @@ function configure(
     }
     check(api, api.SetIntraOpNumThreads(target, threads), `set the threads of ${name}`);
   }
+  if (options.memoryPattern === false) {
+    check(api, api.DisableMemPattern(target), `set the memory pattern of ${name}`);
+  }
   // Idle threads of one session must not spin while another one runs.
   entry("session.force_spinning_stop", "1");
   if (defaults.provider === "cpu" && defaults.arenaBytes !== undefined) entry("session.use_env_allocators", "1");
@@ -88,7 +91,7 @@ function configure(
     const { path } = defaults.nativeLibrary;
     check(api, api.RegisterCustomOpsLibrary_V2(target, cString(path)), `register the operators of ${path}`);
   }
-  if (defaults.provider === "cuda") appendCuda(environment, target, defaults, options.tf32 ?? true);
+  if (defaults.provider === "cuda") appendCuda(environment, target, defaults, options);
   if (defaults.provider === "webgpu") {
     const keys = cStrings(defaults.device === 0 ? [] : ["deviceId"]);
     const values = cStrings(defaults.device === 0 ? [] : [String(defaults.device)]);
@@ -100,10 +103,11 @@ function configure(
   }
 }
 
-function appendCuda({ api }: Environment, target: bigint, defaults: SessionDefaults, tf32: boolean): void {
+function appendCuda({ api }: Environment, target: bigint, defaults: SessionDefaults, options: SessionOptions): void {
   const settings: Record<string, string> = {
     device_id: String(defaults.device),
-    use_tf32: tf32 ? "1" : "0",
+    use_tf32: options.tf32 === false ? "0" : "1",
+    enable_cuda_graph: options.cudaGraph ? "1" : "0",
     arena_extend_strategy: "kSameAsRequested",
     do_copy_in_default_stream: "1",
     ...(defaults.arenaBytes === undefined ? {} : { gpu_mem_limit: String(defaults.arenaBytes) }),

@@ -66,6 +66,7 @@ export const FUNCTIONS = {
   ReleaseSessionOptions: release(100),
   /** options, file prefix */
   EnableProfiling: status(14, "u64", "buffer"),
+  DisableMemPattern: status(17, "u64"),
   /** options, name */
   SetSessionLogId: status(20, "u64", "buffer"),
   /** options, severity: 4 is fatal */
@@ -122,6 +123,8 @@ export const FUNCTIONS = {
   RunSlow: slow(9, "u64", "u64", "u64", "u64", "usize", "u64", "usize", "u64"),
   CreateRunOptions: status(39, "buffer"),
   RunOptionsSetTerminate: status(46, "u64"),
+  /** run options, key, value */
+  AddRunConfigEntry: status(165, "u64", "buffer", "buffer"),
   ReleaseRunOptions: release(97),
 
   /** session, out binding */

@@ -46,6 +46,11 @@ export class OrtTensor implements Tensor {
     watchForLeak(this, this.byteLength);
   }
 
+  /** Where the elements lie; between {@linkcode acquire} and {@linkcode release}. */
+  get address(): bigint {
+    return dataAddress(this.#environment, this.value);
+  }
+
   /** Whether the memory was given up; a run that still uses it may hold it alive. */
   get disposed(): boolean {
     return this.#disposed;
@@ -73,7 +78,7 @@ export class OrtTensor implements Tensor {
     try {
       if (this.dtype === "string") return this.#readStrings();
       if (this.byteLength === 0) return viewData(this.dtype, new ArrayBuffer(0));
-      const address = dataAddress(this.#environment, this.value);
+      const address = this.address;
       const bytes = this.#memory === undefined
         ? readBytes(address, this.byteLength)
         : await this.#memory.read(address, this.byteLength);

@@ -171,6 +171,7 @@ export async function openNodeBinding(options: RuntimeOptions = {}): Promise<Run
         executionProviders: [executionProvider as ort.InferenceSession.ExecutionProviderConfig],
         graphOptimizationLevel: sessionOptions.optimization ?? "all",
         logSeverityLevel: 3,
+        enableMemPattern: sessionOptions.memoryPattern ?? true,
         ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
         ...(sessionOptions.profilePrefix === undefined
           ? {}

@@ -134,6 +134,35 @@ Deno.test("sessions and runs leave nothing behind", async () => {
   assertLess(grown, 48 * 2 ** 20);
 });
 
+Deno.test("cudaGraph replays what it recorded for each set of tensors, and changes nothing on other providers", async () => {
+  await using runtime = await open();
+  await using session = await runtime.load(incrementModel(), { cudaGraph: true });
+  let from = runtime.tensor("float32", Float32Array.of(1, -2, 0.5), [3]);
+  let to = runtime.empty("float32", [3]);
+  for (let step = 0; step < 10; step++) {
+    await session.run({ x: from }, { into: { y: to } });
+    [from, to] = [to, from];
+  }
+  assertEquals(await from.read(), Float32Array.of(11, 8, 10.5));
+  if (provider === "cuda") await assertRejects(() => session.run({ x: from }), TypeError, 'output "y" has no tensor');
+  else (await session.run({ x: from })).y[Symbol.dispose]();
+  from[Symbol.dispose]();
+  to[Symbol.dispose]();
+});
+
+Deno.test("memoryPattern off gives the same results", async () => {
+  await using runtime = await open();
+  await using session = await runtime.load(slowModel(8), { memoryPattern: false });
+  await using usual = await runtime.load(slowModel(8));
+  using x = runtime.tensor("float32", Float32Array.from({ length: 64 }, (_, i) => i / 512), [8, 8]);
+  using count = runtime.tensor("int64", BigInt64Array.of(3n), []);
+  for (let run = 0; run < 3; run++) {
+    using y = (await session.run({ x, count })).y;
+    using expected = (await usual.run({ x, count })).y;
+    assertEquals(await y.read(), await expected.read());
+  }
+});
+
 Deno.test("profilePrefix writes a profile of the session's operators", async () => {
   const directory = await Deno.makeTempDir();
   try {
