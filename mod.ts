@@ -42,12 +42,17 @@ export { builtinStages } from "./plugins/mod.ts";
 export {
   type DbfFactors,
   defineStage,
+  type Factors,
+  type FactorsKind,
   type LayerImportance,
   type LayerJob,
   type LayerShape,
+  type LayerStorage,
+  type NbitsFactors,
   type OptionsSchema,
   type PackedLayer,
   type PackedTensor,
+  type SignFactors,
   type SignMatrix,
   type Stage,
   STAGE_SCOPES,
@@ -58,6 +63,7 @@ export {
   type StageKind,
   type StageScope,
 } from "./pipeline/stream/stage.ts";
+export { factorsOfKind } from "./pipeline/stream/factors.ts";
 export { unpackFactors } from "./plugins/packing/unpack.ts";
 
 // Streaming.

@@ -23,7 +23,7 @@ import { type Inventory, inventory } from "./plan/inventory.ts";
 import { bitsForSize, exportedBytes } from "./plan/sizes.ts";
 import { findProblems, refuseProblems } from "./preflight.ts";
 import { type AnyStage, loadPlugins } from "./recipe/plugin_loader.ts";
-import { type ResolvedStages, resolveStages } from "./recipe/resolve.ts";
+import { methodOf, type ResolvedStages, resolveStages, storageOfRun } from "./recipe/resolve.ts";
 import { parseRecipe } from "./recipe/parse.ts";
 import type { Recipe, RecipeInput } from "./recipe/schema.ts";
 import type { DbfEvent } from "./stream/events.ts";
@@ -78,9 +78,14 @@ export async function compress(input: RecipeInput | Recipe, options: CompressOpt
 
   using checkpoint = await openCheckpoint(recipe.model, { signal });
   const chosen = selectLayers(recipe, checkpoint, stages);
-  const bitsPerWeight = recipe.size === undefined
-    ? recipe.bits ?? DEFAULT_BITS_PER_WEIGHT
-    : bitsForSize(recipe.size, chosen.layers, chosen.dense, chosen.model.blocks.length, recipe.dtype);
+  const bitsPerWeight = recipe.size === undefined ? recipe.bits ?? DEFAULT_BITS_PER_WEIGHT : bitsForSize(
+    recipe.size,
+    chosen.layers,
+    chosen.dense,
+    chosen.model.blocks.length,
+    recipe.dtype,
+    storageOfRun(stages),
+  );
   const problems = await findProblems({ recipe, out, checkpoint, chosen, stages, bitsPerWeight });
   await using owned = options.runtime === undefined
     ? await openRuntime({ provider: recipe.provider, threads: recipe.threads }).catch((error: Error) => {
@@ -126,6 +131,7 @@ export async function compress(input: RecipeInput | Recipe, options: CompressOpt
   const jobs = chosen.layers.map((layer): LayerJob => ({
     ...layer,
     rank: ranks.get(layer.name)!.rank,
+    method: methodOf(stages, layer.name),
     seed: tensorSeed(recipe.seed, layer.name),
   }));
   const tooLarge = jobs.find((job) => layerPeakBytes(stages, job) > lease.bytes);
@@ -157,6 +163,7 @@ export async function compress(input: RecipeInput | Recipe, options: CompressOpt
   const elapsedMs = performance.now() - start;
   emit({ type: "run-end", elapsedMs });
   return summarize({
+    storageOf: storageOfRun(stages),
     out,
     exported,
     jobs,
@@ -171,12 +178,12 @@ export async function compress(input: RecipeInput | Recipe, options: CompressOpt
 
 /** Layers that the recipe and the layer stages' filters leave. */
 export function selectLayers(recipe: Recipe, checkpoint: CheckpointReader, stages: ResolvedStages): Inventory {
-  const filters = [stages.factorization, stages.packing, ...stages.reconstruction]
-    .flatMap(({ stage }) => stage.filter ?? []);
+  const filters = [stages.packing, ...stages.reconstruction].flatMap(({ stage }) => stage.filter ?? []);
   return inventory(describeCheckpoint(checkpoint), {
     keep: recipe.keep,
     blocks: recipe.blocks === undefined ? undefined : [recipe.blocks[0], recipe.blocks[1]],
     filters,
+    filterOf: (name) => stages.factorizations.get(methodOf(stages, name))?.stage.filter,
   });
 }
 
@@ -267,32 +274,38 @@ async function allocate(
     readonly writer: ArtefactWriter;
   },
 ): Promise<StageIO["allocation"]["output"]> {
-  const { chosen: { layers, dense, model }, stages: { allocation }, checkpoint, recipe, importance, writer } = step;
-  if (layers.length === 0) return new Map();
+  const { chosen: { layers, dense, model }, stages, checkpoint, recipe, importance, writer } = step;
+  const { allocation } = stages, storageOf = storageOfRun(stages);
+  const ranked = layers.filter((layer) => storageOf(layer, 1).ranked);
+  const fixed = layers.filter((layer) => !storageOf(layer, 1).ranked)
+    .map(({ name }) =>
+      [name, { rank: 0, reason: stages.factorizations.get(methodOf(stages, name))!.stage.name }] as const
+    );
+  if (ranked.length === 0) return new Map(fixed);
   const saved = await writer.loadState("allocation");
   if (saved !== undefined) return new Map(JSON.parse(new TextDecoder().decode(saved)));
   const allocateAt = (bitsPerWeight: number) =>
     runModelStage(
       allocation.stage.name,
-      allocation.estimate(largest(layers)).peakBytes,
+      allocation.estimate(largest(ranked)).peakBytes,
       step,
       () =>
         allocation.run(
-          { layers, bitsPerWeight, importance, weight: (name) => checkpoint.tensor(name) },
+          { layers: ranked, bitsPerWeight, importance, weight: (name) => checkpoint.tensor(name) },
           step.context,
         ),
     );
   let ranks = await allocateAt(step.bitsPerWeight);
   // The bits were found for uniform ranks; others have as many signs, and more or fewer middle scales and padding bits.
-  const elements = layers.reduce((total, { rows, cols }) => total + rows * cols, 0);
+  const elements = ranked.reduce((total, { rows, cols }) => total + rows * cols, 0);
   for (let bits = step.bitsPerWeight, tries = 0; recipe.size !== undefined && tries < MOST_ALLOCATIONS; tries++) {
-    const each = layers.map(({ name }) => ranks.get(name)?.rank);
+    const each = layers.map((layer) => storageOf(layer, ranks.get(layer.name)?.rank ?? 0));
     const over = exportedBytes(layers, each, dense, model.blocks.length, recipe.dtype) - recipe.size;
     if (over <= 0) break;
     bits -= 8 * over / elements * (1 + tries);
     ranks = await allocateAt(bits);
   }
-  for (const { name } of layers) {
+  for (const { name } of ranked) {
     const rank = ranks.get(name)?.rank;
     if (rank === undefined || !Number.isInteger(rank) || rank < 1) {
       throw new RangeError(
@@ -301,6 +314,7 @@ async function allocate(
       );
     }
   }
+  ranks = new Map([...ranks, ...fixed]);
   // A finished run that is asked for again stays as it is, byte for byte.
   if (layers.some(({ name }) => !writer.committed.has(name))) {
     await writer.saveState("allocation", new TextEncoder().encode(JSON.stringify([...ranks])));

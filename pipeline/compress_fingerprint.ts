@@ -47,6 +47,12 @@ export async function makeFingerprint(parts: {
       importance: stages.importance.identity,
       allocation: stages.allocation.identity,
       factorization: stages.factorization.identity,
+      ...(Object.keys(recipe.methods).length === 0 ? {} : {
+        methods: Object.keys(recipe.methods).map((pattern) => ({
+          pattern,
+          ...stages.factorizations.get(pattern)!.identity,
+        })),
+      }),
       reconstruction: stages.reconstruction.map(({ identity }) => identity),
       packing: stages.packing.identity,
       ...(stages.distillation === undefined ? {} : { distillation: stages.distillation.identity }),

@@ -3,17 +3,17 @@
  *
  * @module
  */
-import { unpackFactors } from "../plugins/packing/unpack.ts";
+import { isFactorsKind, unpackFactors } from "../plugins/packing/unpack.ts";
 import { contentHash } from "./artefact/content_hash.ts";
 import { readPackedFile } from "./artefact/packed_file.ts";
 import type { ArtefactWriter } from "./artefact/writer.ts";
 import type { CheckpointReader, TensorHandle } from "./checkpoint/types.ts";
 import { decodeLatents, decodePacked, encodeLatents, encodePacked } from "./compress_state.ts";
 import type { ModelDescription } from "./model/types.ts";
-import type { ResolvedStages } from "./recipe/resolve.ts";
+import { factorizationOf, type ResolvedStages } from "./recipe/resolve.ts";
 import type { Lease } from "./stream/lease.ts";
 import { runJobs } from "./stream/runner.ts";
-import type { DbfFactors, LayerImportance, LayerJob, PackedLayer, StageContext } from "./stream/stage.ts";
+import type { Factors, LayerImportance, LayerJob, PackedLayer, StageContext } from "./stream/stage.ts";
 
 /** What the steps of a run share. */
 export interface LayerRun {
@@ -41,8 +41,8 @@ const distilledKey = (name: string) => `distilled ${name}`;
 const DISTILLED = "distilled";
 
 /** Peak bytes of one layer's own stages. */
-export function layerPeakBytes(stages: Pick<ResolvedStages, "factorization" | "packing">, job: LayerJob): number {
-  return Math.max(stages.factorization.estimate(job).peakBytes, stages.packing.estimate(job).peakBytes);
+export function layerPeakBytes(stages: Pick<ResolvedStages, "factorizations" | "packing">, job: LayerJob): number {
+  return Math.max(factorizationOf(stages, job).estimate(job).peakBytes, stages.packing.estimate(job).peakBytes);
 }
 
 async function commitPacked(run: LayerRun, job: LayerJob, layer: PackedLayer, source: string): Promise<void> {
@@ -61,7 +61,7 @@ async function commitPacked(run: LayerRun, job: LayerJob, layer: PackedLayer, so
 }
 
 /** Keeps the continuous iterate for a distillation stage, before the layer counts as committed. */
-async function keepLatents(run: LayerRun, name: string, factors: DbfFactors): Promise<void> {
+async function keepLatents(run: LayerRun, name: string, factors: Factors): Promise<void> {
   if (run.stages.distillation === undefined || factors.latents === undefined) return;
   await run.writer.saveState(latentsKey(name), encodeLatents(factors.latents));
 }
@@ -71,7 +71,7 @@ async function runIndependent(run: LayerRun, signal: AbortSignal): Promise<void>
   const { checkpoint, stages, importance, context } = run;
   const sources = new Map<string, string>();
   const inside = (inner: AbortSignal): StageContext => ({ ...context, signal: inner });
-  await runJobs<LayerJob, TensorHandle, DbfFactors, PackedLayer>({
+  await runJobs<LayerJob, TensorHandle, Factors, PackedLayer>({
     jobs: run.jobs.filter(({ name }) => !run.writer.committed.has(name)),
     subject: ({ name }) => name,
     peakBytes: (job) => layerPeakBytes(stages, job),
@@ -89,7 +89,7 @@ async function runIndependent(run: LayerRun, signal: AbortSignal): Promise<void>
     factorize: {
       name: stages.factorization.stage.name,
       run: (job, weight, inner) =>
-        stages.factorization.run({ job, weight, importance: importance.get(job.name) }, inside(inner)),
+        factorizationOf(stages, job).run({ job, weight, importance: importance.get(job.name) }, inside(inner)),
     },
     pack: {
       name: stages.packing.stage.name,
@@ -109,9 +109,9 @@ async function runIndependent(run: LayerRun, signal: AbortSignal): Promise<void>
 }
 
 /** Factors of a committed layer; `undefined` where it was kept dense or packed as something else. */
-async function committedFactors(run: LayerRun, name: string): Promise<DbfFactors | undefined> {
+async function committedFactors(run: LayerRun, name: string): Promise<Factors | undefined> {
   const record = run.writer.committed.get(name);
-  if (record === undefined || record.kind !== "dbf") return undefined;
+  if (record === undefined || !isFactorsKind(record.kind)) return undefined;
   return unpackFactors(name, record.shape, await readCommitted(run, name));
 }
 
@@ -127,7 +127,7 @@ async function runBlock(run: LayerRun, block: number, jobs: readonly LayerJob[],
   for (const { name } of jobs) sources.set(name, await contentHash(checkpoint, name, signal));
 
   // Each later stage starts from what the one before it made.
-  let factors: ReadonlyMap<string, DbfFactors> | undefined;
+  let factors: ReadonlyMap<string, Factors> | undefined;
   for (const stage of stages.reconstruction) {
     const before = factors;
     const subject = `block ${block}`;
@@ -141,10 +141,14 @@ async function runBlock(run: LayerRun, block: number, jobs: readonly LayerJob[],
       importance,
       calibration: run.calibration,
       committed: (name) => committedFactors(run, name),
-      factorize: (job, weight) => {
+      wantsInputMoment: (job) => factorizationOf(stages, job).stage.wantsInputMoment ?? false,
+      factorize: (job, weight, inputMoment) => {
         const made = before?.get(job.name);
         if (made !== undefined && weight === checkpoint.tensors.get(job.name)) return Promise.resolve(made);
-        return stages.factorization.run({ job, weight, importance: importance.get(job.name) }, context);
+        return factorizationOf(stages, job).run(
+          { job, weight, importance: importance.get(job.name), inputMoment },
+          context,
+        );
       },
     }, context);
     signal.throwIfAborted();

@@ -4,7 +4,8 @@
  * @module
  */
 import type { CommitRecord } from "./artefact/journal.ts";
-import { effectiveBitsPerWeight, signBitsPerWeight } from "./plan/bits.ts";
+import type { StorageOf } from "./plan/sizes.ts";
+import { storedBitsPerWeight } from "./plan/storage.ts";
 import type { LayerJob } from "./stream/stage.ts";
 
 /** One compressed layer. */
@@ -12,7 +13,7 @@ export interface CompressedLayer {
   readonly name: string;
   readonly rows: number;
   readonly cols: number;
-  /** Middle dimension. */
+  /** Middle dimension; 0 for kinds without one. */
   readonly rank: number;
   /** Why the allocation chose it. */
   readonly reason: string;
@@ -34,7 +35,7 @@ export interface CompressReport {
   readonly resumedLayers: number;
   /** Tensors kept dense. */
   readonly denseTensors: number;
-  /** Mean sign bits per weight over the compressed layers, weighted by elements; 0 without layers. */
+  /** Mean bits of signs and codes per weight over the compressed layers, weighted by elements; 0 without layers. */
   readonly bitsPerWeight: number;
   /** With 16-bit scales and padding. */
   readonly effectiveBitsPerWeight: number;
@@ -49,6 +50,7 @@ export interface CompressReport {
 
 /** Sums up committed layers. */
 export function summarize(parts: {
+  readonly storageOf: StorageOf;
   readonly out: string;
   readonly exported: string;
   readonly jobs: readonly LayerJob[];
@@ -59,7 +61,8 @@ export function summarize(parts: {
   readonly peakLeasedBytes: number;
   readonly elapsedMs: number;
 }): CompressReport {
-  const { jobs, committed, reasons } = parts;
+  const { jobs, committed, reasons, storageOf } = parts;
+  const storages = new Map(jobs.map((job) => [job.name, storageOf(job, job.rank)]));
   const layers = jobs.map(({ name, rows, cols, rank }): CompressedLayer => {
     const { kind, generation, bytes, attributes } = committed.get(name)!;
     const { weightedError } = attributes;
@@ -85,8 +88,8 @@ export function summarize(parts: {
     layers,
     resumedLayers: parts.resumedLayers,
     denseTensors: parts.denseTensors,
-    bitsPerWeight: mean((layer) => signBitsPerWeight(layer, layer.rank)),
-    effectiveBitsPerWeight: mean((layer) => effectiveBitsPerWeight(layer, layer.rank)),
+    bitsPerWeight: mean(({ name, rows, cols }) => storages.get(name)!.codeBits / (rows * cols)),
+    effectiveBitsPerWeight: mean((layer) => storedBitsPerWeight(layer, storages.get(layer.name)!)),
     artefactBytes: [...committed.values()].reduce((total, { bytes }) => total + bytes, 0),
     ...(errors.length > 0 ? { meanWeightedError: errors.reduce((a, b) => a + b, 0) / errors.length } : {}),
     peakLeasedBytes: parts.peakLeasedBytes,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { DbfFactors, LayerImportance, PackedLayer, PackedTensor } from "./stream/stage.ts";
+import type { Factors, LayerImportance, PackedLayer, PackedTensor } from "./stream/stage.ts";
 
 const encoder = new TextEncoder();
 
@@ -78,14 +78,15 @@ export function decodePacked(bytes: Uint8Array): PackedLayer {
 }
 
 /** Latents of a layer (f16 bits) as bytes. */
-export function encodeLatents({ A, B }: NonNullable<DbfFactors["latents"]>): Uint8Array {
-  return join([A.length, B.length], [bytesOf(A), bytesOf(B)]);
+export function encodeLatents(latents: NonNullable<Factors["latents"]>): Uint8Array {
+  const entries = Object.entries(latents);
+  return join(entries.map(([matrix, { length }]) => [matrix, length]), entries.map(([, values]) => bytesOf(values)));
 }
 
 /** The inverse of {@linkcode encodeLatents}. */
-export function decodeLatents(bytes: Uint8Array): NonNullable<DbfFactors["latents"]> {
+export function decodeLatents(bytes: Uint8Array): NonNullable<Factors["latents"]> {
   const { header, take } = split(bytes);
-  const [a, b] = header as [number, number];
-  const A = new Uint16Array(take(2 * a).buffer);
-  return { A, B: new Uint16Array(take(2 * b).buffer) };
+  return Object.fromEntries(
+    (header as [string, number][]).map(([matrix, length]) => [matrix, new Uint16Array(take(2 * length).buffer)]),
+  );
 }

@@ -10,7 +10,7 @@ import { formatBytes } from "./cli/units.ts";
 import { loadTokenizer } from "./evaluate/tokenizer.ts";
 import type { Inventory } from "./plan/inventory.ts";
 import { planRun } from "./plan/plan.ts";
-import { plannedStages, type ResolvedStages } from "./recipe/resolve.ts";
+import { plannedStages, type ResolvedStages, storageOfRun } from "./recipe/resolve.ts";
 import type { Recipe } from "./recipe/schema.ts";
 
 /** What is known of a run before it starts. */
@@ -54,6 +54,7 @@ export async function findProblems(input: PreflightInput, machine: Machine = thi
   const plan = planRun({
     inventory: chosen,
     bitsPerWeight,
+    storageOf: storageOfRun(stages),
     stages: plannedStages(stages),
     dtype: recipe.dtype,
     parallelJobs: recipe.parallel,

@@ -11,6 +11,7 @@ import {
   compress,
   type CompressReport,
   describeCheckpoint,
+  factorsOfKind,
   inventory,
   openArtefact,
   openCheckpoint,
@@ -42,7 +43,7 @@ export async function compressAndLook(recipe: RecipeInput): Promise<CompressRepo
   // The artefact stands for itself: the checkpoint is not needed any more.
   using artefact = await openArtefact(report.out);
   const [{ name, rows, cols }] = report.layers;
-  const factors = unpackFactors(name, [rows, cols], await artefact.layer(name));
+  const factors = factorsOfKind(name, unpackFactors(name, [rows, cols], await artefact.layer(name)), "dbf");
   console.log(`${name}: ${rows}x${cols} as signs ${rows}x${factors.rank} and ${factors.rank}x${cols}`);
   console.log(`exported to ${report.exported}`);
   return report;

@@ -11,11 +11,13 @@ import { add, gemm, mul, reduceMean, reduceSum, reshape, sub } from "../graph/op
 import type { Graph, Value } from "../graph/types.ts";
 import { blockForward } from "./block_forward.ts";
 import { clipTokens } from "./clip_tokens.ts";
-import { dbfLayout, dbfProduct, signsOf } from "./dbf_linear.ts";
+import { signsOf } from "./latents.ts";
+import type { FactorsShape } from "./layer_kind.ts";
+import { LAYER_KINDS } from "./layer_kinds.ts";
 import { flatLength, type Segment, unflatten } from "./parameters.ts";
 
-/** How a graph treats one linear: a dense weight fed as it is, one in the trained vector `dense`, or a DBF one in `latents` and `scales`. */
-export type LinearTreatment = "frozen" | "trained" | { readonly rank: number };
+/** How a graph treats one linear: a dense weight fed as it is, one in the trained vector `dense`, or a factorized one in `latents` and `scales`. */
+export type LinearTreatment = "frozen" | "trained" | FactorsShape;
 
 /** What a block graph computes. */
 export type BlockGraphKind =
@@ -53,14 +55,16 @@ export interface BlockLayout {
 
 /** The layout that a treatment gives; the order is that of the block's linears. */
 export function blockLayout(block: BlockDescription, linears: ReadonlyMap<string, LinearTreatment>): BlockLayout {
-  const binary = block.linears.flatMap((linear) => {
-    const treatment = linears.get(linear.role);
-    return typeof treatment === "object" ? [{ ...linear, rank: treatment.rank }] : [];
-  });
+  const factorized = (part: "latents" | "scales") =>
+    block.linears.flatMap((linear) => {
+      const treatment = linears.get(linear.role);
+      return typeof treatment === "object" ? LAYER_KINDS[treatment.kind][part](linear, treatment) : [];
+    });
   const dense = block.linears.filter(({ role }) => linears.get(role) === "trained");
   return {
     dense: dense.map(({ role, rows, cols }) => ({ name: role, shape: [rows, cols] })),
-    ...dbfLayout(binary),
+    latents: factorized("latents"),
+    scales: factorized("scales"),
   };
 }
 
@@ -73,7 +77,7 @@ function group(g: Graph, name: string, segments: readonly Segment[], through: (f
 
 /**
  * Builds a block graph. Inputs beside those of its kind: `x` `(batch, tokens, hidden)`, `weight/ROLE` of frozen linears,
- * `bias/ROLE`, `norm/PLACE`, and the flat vectors `dense`, `latents`, `scales` that have segments. Outputs end in
+ * `fixed/ROLE/PART` of factorized ones, `bias/ROLE`, `norm/PLACE`, and the flat vectors `dense`, `latents`, `scales` that have segments. Outputs end in
  * `_gradient` where they are gradients of these.
  */
 export function buildBlockGraph(model: ModelDescription, block: BlockDescription, options: BlockGraphOptions): Graph {
@@ -91,8 +95,12 @@ export function buildBlockGraph(model: ModelDescription, block: BlockDescription
     const flat = reshape(g, input, [rows, linear.cols]);
     const treatment = linears.get(linear.role);
     let output: Value;
-    if (typeof treatment === "object") output = dbfProduct(g, flat, linear.role, latents.pieces, scales.pieces);
-    else {
+    if (typeof treatment === "object") {
+      const kind = LAYER_KINDS[treatment.kind];
+      const fixed = kind.fixed(linear, treatment)
+        .map(({ name, dtype, shape }) => [name, g.input(`fixed/${name}`, dtype, shape)] as const);
+      output = kind.product(g, flat, linear, treatment, new Map([...latents.pieces, ...scales.pieces, ...fixed]));
+    } else {
       const weight = treatment === "trained"
         ? dense.pieces.get(linear.role)!
         : g.input(`weight/${linear.role}`, "float32", [linear.rows, linear.cols]);

@@ -1,43 +1,47 @@
 /**
- * The DBF linears of one block as trained vectors, and back.
+ * The factorized linears of one block as trained vectors, and back.
  *
  * @module
  */
 import type { Runtime } from "../../kernels/runtime/types.ts";
-import { f32ToF16Bits } from "../checkpoint/half.ts";
 import type { BlockDescription } from "../model/types.ts";
-import type { DbfFactors } from "../stream/stage.ts";
+import type { Factors } from "../stream/stage.ts";
 import { type TrainedVector, trainedVector } from "./adamw.ts";
 import { blockLayout, type LinearTreatment } from "./block_graph.ts";
-import { factorArrays, packLatents, signDifference } from "./dbf_linear.ts";
+import type { Feeds } from "./engine.ts";
+import { signDifference } from "./latents.ts";
+import { LAYER_KINDS } from "./layer_kinds.ts";
 import { cutSegments, elementsOf, joinSegments, type Segment } from "./parameters.ts";
 
 /** Learning rates before the schedule. */
-export interface DbfRates {
+export interface FactorRates {
   /** Of latents, which are in unit scale. */
   readonly signs: number;
-  /** Of scales, in means of each scale vector's magnitude. */
+  /** Of scales, in means of each scale tensor's magnitude. */
   readonly scales: number;
 }
 
-/** Trained vectors of a block with DBF linears. */
-export interface DbfVectors {
+/** Trained vectors of a block; either may be empty. */
+export interface FactorVectors {
   readonly latents: TrainedVector;
   readonly scales: TrainedVector;
 }
 
+/** Names of {@linkcode FactorVectors}, in their order. */
+export const FACTOR_VECTORS = ["latents", "scales"] as const;
+
 /** How a block with the given factors enters graphs: linears without factors are frozen. */
 export function treatments(
   block: BlockDescription,
-  factors: ReadonlyMap<string, DbfFactors>,
+  factors: ReadonlyMap<string, Factors>,
 ): Map<string, LinearTreatment> {
   return new Map(block.linears.map(({ role, weight }) => {
     const found = factors.get(weight);
-    return [role, found === undefined ? "frozen" : { rank: found.rank }];
+    return [role, found === undefined ? "frozen" : LAYER_KINDS[found.kind].shapeOf(found)];
   }));
 }
 
-/** Learning rate of every scale: `rate` times the mean magnitude of the vector that it belongs to. */
+/** Learning rate of every scale: `rate` times the mean magnitude of the tensor that it belongs to. */
 function scaleRates(segments: readonly Segment[], scales: Float32Array, rate: number): Float32Array {
   const rates = new Float32Array(scales.length);
   let at = 0;
@@ -49,17 +53,18 @@ function scaleRates(segments: readonly Segment[], scales: Float32Array, rate: nu
 }
 
 /** Starts training a block from its factors, by weight name. */
-export function dbfVectors(
+export function factorVectors(
   runtime: Runtime,
   block: BlockDescription,
-  factors: ReadonlyMap<string, DbfFactors>,
-  rates: DbfRates,
-): DbfVectors {
+  factors: ReadonlyMap<string, Factors>,
+  rates: FactorRates,
+): FactorVectors {
   const layout = blockLayout(block, treatments(block, factors));
   const arrays = new Map<string, Float32Array>();
   for (const { role, weight } of block.linears) {
     const found = factors.get(weight);
-    if (found !== undefined) { for (const [name, array] of factorArrays(role, found)) arrays.set(name, array); }
+    if (found === undefined) continue;
+    for (const [name, array] of LAYER_KINDS[found.kind].trained(role, found)) arrays.set(name, array);
   }
   const scales = joinSegments(layout.scales, arrays);
   return {
@@ -68,58 +73,59 @@ export function dbfVectors(
   };
 }
 
+/** Parts of a block's factors that training does not change, by the names that block graphs give their inputs. */
+export function fixedFeeds(runtime: Runtime, block: BlockDescription, factors: ReadonlyMap<string, Factors>): Feeds {
+  const feeds: Feeds = {};
+  for (const linear of block.linears) {
+    const found = factors.get(linear.weight);
+    if (found === undefined) continue;
+    const kind = LAYER_KINDS[found.kind], data = kind.fixedData(linear.role, found);
+    for (const { name, dtype, shape } of kind.fixed(linear, kind.shapeOf(found))) {
+      feeds[`fixed/${name}`] = runtime.tensor(dtype, data.get(name)!, shape);
+    }
+  }
+  return feeds;
+}
+
 /** Factors after training: signs of the latents, and the scales. `weightedError` is that of `before`. */
 export async function trainedFactors(
   block: BlockDescription,
-  before: ReadonlyMap<string, DbfFactors>,
-  vectors: DbfVectors,
+  before: ReadonlyMap<string, Factors>,
+  vectors: FactorVectors,
   options: { readonly latents: boolean },
-): Promise<Map<string, DbfFactors>> {
+): Promise<Map<string, Factors>> {
   const layout = blockLayout(block, treatments(block, before));
-  const latents = cutSegments(layout.latents, await vectors.latents.parameter.read() as Float32Array);
-  const scales = cutSegments(layout.scales, await vectors.scales.parameter.read() as Float32Array);
-  const factors = new Map<string, DbfFactors>();
-  for (const { role, weight, rows, cols } of block.linears) {
-    const old = before.get(weight);
-    if (old === undefined) continue;
-    const A = latents.get(`${role}/A`)!, B = latents.get(`${role}/B`)!;
-    factors.set(weight, {
-      ...old,
-      A: packLatents(A, rows, old.rank),
-      B: packLatents(B, old.rank, cols),
-      a: scales.get(`${role}/a`)!.slice(),
-      mid: scales.get(`${role}/mid`)!.slice(),
-      b: scales.get(`${role}/b`)!.slice(),
-      latents: options.latents ? { A: f32ToF16Bits(signedHalf(A)), B: f32ToF16Bits(signedHalf(B)) } : undefined,
-    });
+  const values = new Map<string, Float32Array>();
+  for (const name of FACTOR_VECTORS) {
+    const flat = await vectors[name].parameter.read() as Float32Array;
+    for (const [part, piece] of cutSegments(layout[name], flat)) values.set(part, piece);
+  }
+  const factors = new Map<string, Factors>();
+  for (const linear of block.linears) {
+    const old = before.get(linear.weight);
+    if (old !== undefined) factors.set(linear.weight, LAYER_KINDS[old.kind].restore(linear, old, values, options));
   }
   return factors;
 }
 
-/** Smallest magnitude that a half keeps a sign with. */
-const LEAST_HALF = 2 ** -14;
-
-/** Keeps tiny latents from rounding to a zero of the other sign. */
-function signedHalf(latents: Float32Array): Float32Array {
-  return latents.map((value) => value >= 0 ? Math.max(value, LEAST_HALF) : Math.min(value, -LEAST_HALF));
-}
-
-/** Signs of all factors together. */
-function signCount(factors: ReadonlyMap<string, DbfFactors>): number {
-  let count = 0;
-  for (const { A, B } of factors.values()) count += elementsOf([A.rows, A.cols]) + elementsOf([B.rows, B.cols]);
-  return count;
-}
-
-/** Share of signs that differ. */
-export function flippedShare(
-  before: ReadonlyMap<string, DbfFactors>,
-  after: ReadonlyMap<string, DbfFactors>,
-): number {
-  let flipped = 0;
-  for (const [name, { A, B }] of after) {
-    const old = before.get(name)!;
-    flipped += signDifference(old.A, A) + signDifference(old.B, B);
+/** Signs that a block's factors have, and how many differ. */
+export function countFlips(
+  before: ReadonlyMap<string, Factors>,
+  after: ReadonlyMap<string, Factors>,
+): { readonly signs: number; readonly flipped: number } {
+  let signs = 0, flipped = 0;
+  for (const [name, factors] of after) {
+    const old = LAYER_KINDS[factors.kind].signs(before.get(name)!);
+    for (const [index, matrix] of LAYER_KINDS[factors.kind].signs(factors).entries()) {
+      signs += elementsOf([matrix.rows, matrix.cols]);
+      flipped += signDifference(old[index], matrix);
+    }
   }
-  return flipped / Math.max(1, signCount(after));
+  return { signs, flipped };
+}
+
+/** Share of signs that differ; 0 without signs. */
+export function flippedShare(before: ReadonlyMap<string, Factors>, after: ReadonlyMap<string, Factors>): number {
+  const { signs, flipped } = countFlips(before, after);
+  return flipped / Math.max(1, signs);
 }

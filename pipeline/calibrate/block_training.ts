@@ -4,13 +4,13 @@
  * @module
  */
 import type { BlockDescription } from "../model/types.ts";
-import type { DbfFactors } from "../stream/stage.ts";
+import type { Factors } from "../stream/stage.ts";
 import type { Activations } from "./activations.ts";
 import { type AdamW, disposeVector, trainedVector } from "./adamw.ts";
 import { type TrainingLength, trainingSteps } from "./batch_size.ts";
 import { blockLayout, type LinearTreatment } from "./block_graph.ts";
-import { dbfVectors, trainedFactors, treatments } from "./block_state.ts";
-import type { BlockEngine, Feeds } from "./engine.ts";
+import { FACTOR_VECTORS, factorVectors, fixedFeeds, trainedFactors, treatments } from "./block_state.ts";
+import { type BlockEngine, disposeFeeds, type Feeds } from "./engine.ts";
 import { cutSegments, joinSegments } from "./parameters.ts";
 import { tuneBlock } from "./tune.ts";
 
@@ -85,22 +85,26 @@ export async function retune(
 /** Trains signs and scales of all factorized linears together. */
 export async function tuneSigns(
   run: BlockRun,
-  factors: ReadonlyMap<string, DbfFactors>,
-): Promise<Map<string, DbfFactors>> {
+  factors: ReadonlyMap<string, Factors>,
+): Promise<Map<string, Factors>> {
   const { engine, block, options, inputs } = run;
   const linears = treatments(block, factors);
   const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears } as const;
-  const vectors = dbfVectors(engine.runtime, block, factors, { signs: options.signRate, scales: options.scaleRate });
+  const vectors = factorVectors(engine.runtime, block, factors, { signs: options.signRate, scales: options.scaleRate });
+  const fixed = fixedFeeds(engine.runtime, block, factors);
   await tuneBlock({
     ...run,
     session: await engine.session(block, kind),
-    feeds: run.frozen,
-    trained: { ...vectors },
+    feeds: { ...run.frozen, ...fixed },
+    trained: Object.fromEntries(
+      FACTOR_VECTORS.filter((name) => vectors[name].parameter.shape[0] > 0).map((name) => [name, vectors[name]]),
+    ),
     steps: stepsOf(run, options.signs),
     seed: run.seed + 97,
     progress: (step, steps, loss) => run.report("signs", step, steps, loss),
   });
   const tuned = await trainedFactors(block, factors, vectors, options);
+  disposeFeeds(fixed);
   disposeVector(vectors.latents);
   disposeVector(vectors.scales);
   await engine.drop(block, kind);

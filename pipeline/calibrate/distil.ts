@@ -6,11 +6,19 @@
  */
 import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { BlockDescription } from "../model/types.ts";
-import type { DbfFactors, StageContext, StageIO } from "../stream/stage.ts";
+import type { Factors, StageContext, StageIO } from "../stream/stage.ts";
 import { type AdamW, openAdamW } from "./adamw.ts";
 import { batchWindows, type TrainingLength, trainingSteps } from "./batch_size.ts";
 import type { BlockGraphKind, LinearTreatment } from "./block_graph.ts";
-import { type DbfRates, dbfVectors, flippedShare, trainedFactors, treatments } from "./block_state.ts";
+import {
+  countFlips,
+  FACTOR_VECTORS,
+  type FactorRates,
+  factorVectors,
+  fixedFeeds,
+  trainedFactors,
+  treatments,
+} from "./block_state.ts";
 import { type ChainOptions, openChain } from "./chain.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, openBlockEngine } from "./engine.ts";
 import { openHead } from "./head.ts";
@@ -21,7 +29,7 @@ import { openStateStore, type StateStore } from "./state_store.ts";
 /** How a distillation trains. */
 export interface DistillationOptions {
   readonly length: TrainingLength;
-  readonly rates: DbfRates;
+  readonly rates: FactorRates;
   /** Tokens a step, in whole windows, two at least. */
   readonly batchTokens: number;
   /** Bytes of latents, scales and moments kept on the device; blocks beyond are kept in files. */
@@ -34,10 +42,10 @@ export interface DistillationOptions {
 interface DistilledBlock {
   readonly block: BlockDescription;
   readonly linears: ReadonlyMap<string, LinearTreatment>;
-  /** Norms and biases. */
+  /** Norms, biases, and what of the factors is not trained. */
   readonly vectors: Feeds;
   /** Committed factors: what training started from. */
-  readonly before: ReadonlyMap<string, DbfFactors>;
+  readonly before: ReadonlyMap<string, Factors>;
 }
 
 /** Weight of the newest loss in the running mean. */
@@ -102,7 +110,8 @@ async function distilStep(
     gradient[Symbol.dispose]();
     gradient = found.x_gradient;
     if (vectors === undefined) continue;
-    for (const name of ["latents", "scales"] as const) {
+    for (const name of FACTOR_VECTORS) {
+      if (vectors[name].parameter.shape[0] === 0) continue;
       using own = found[`${name}_gradient`];
       await optimizer.step(vectors[name], own, step, factor);
     }
@@ -150,13 +159,13 @@ export async function distilModel(
   });
   const first = await store.resume();
   for (const block of model.blocks) {
-    const before = new Map<string, DbfFactors>();
+    const before = new Map<string, Factors>();
     for (const { weight } of block.linears) if (compressed.has(weight)) before.set(weight, await input.factors(weight));
     if (before.size > 0) {
-      await store.add(block.index, () => Promise.resolve(dbfVectors(context.runtime, block, before, options.rates)));
+      await store.add(block.index, () => Promise.resolve(factorVectors(context.runtime, block, before, options.rates)));
     }
     const slim = new Map([...before].map(([name, factors]) => [name, { ...factors, latents: undefined }]));
-    const vectors = await engine.vectors(block);
+    const vectors = { ...await engine.vectors(block), ...fixedFeeds(context.runtime, block, before) };
     blocks.push({ block, linears: treatments(block, before), vectors, before: slim });
   }
   const steps = trainingSteps(options.length, calibration.length, batch, tokens);
@@ -188,13 +197,10 @@ export async function distilModel(
     if (before.size === 0) continue;
     const after = await trainedFactors(block, before, await store.open(block.index), { latents: false });
     await store.close(block.index);
-    let own = 0;
-    for (const [name, factors] of after) {
-      own += factors.rank * (factors.A.rows + factors.B.cols);
-      await input.commit(name, factors);
-    }
-    flipped += flippedShare(before, after) * own;
-    signs += own;
+    for (const [name, factors] of after) await input.commit(name, factors);
+    const flips = countFlips(before, after);
+    flipped += flips.flipped;
+    signs += flips.signs;
   }
   await store.finish();
   flipped /= Math.max(1, signs);

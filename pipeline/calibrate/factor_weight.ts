@@ -1,64 +1,72 @@
 /**
- * The dense weight that DBF factors stand for, computed on the device.
+ * The dense weight that factors stand for, computed on the device.
  *
  * @module
  */
-import type { Runtime, Session, Tensor } from "../../kernels/runtime/types.ts";
+import type { Runtime, Tensor } from "../../kernels/runtime/types.ts";
 import { encodeModel } from "../graph/encode.ts";
 import { createGraph } from "../graph/graph.ts";
-import { matMul, mul, unsqueeze } from "../graph/ops.ts";
+import type { Graph, Value } from "../graph/types.ts";
 import type { BlockDescription } from "../model/types.ts";
-import type { DbfFactors, SignMatrix } from "../stream/stage.ts";
-import type { BlockEngine, Feeds } from "./engine.ts";
+import type { Factors } from "../stream/stage.ts";
+import { type BlockEngine, disposeFeeds, type Feeds } from "./engine.ts";
+import { signsOf } from "./latents.ts";
+import type { FactorsShape, LinearShape } from "./layer_kind.ts";
+import { LAYER_KINDS } from "./layer_kinds.ts";
 
-/** Computes Ŵ of factors as a tensor `(rows, cols)`. */
-export interface FactorWeights extends AsyncDisposable {
-  weight(factors: DbfFactors): Promise<Tensor>;
-}
-
-/** Loads the product diag(a)·A·diag(mid)·B·diag(b). */
-export async function openFactorWeights(runtime: Runtime): Promise<FactorWeights> {
+/** Ŵ of factors of one shape. Inputs are their parts by name; latents may be any values of the signs. Output `weight` `(rows, cols)`. */
+export function factorWeightGraph(linear: LinearShape, shape: FactorsShape): Graph {
   const g = createGraph("factor_weight");
-  const A = g.input("A", "float32", ["n", "k"]), B = g.input("B", "float32", ["k", "m"]);
-  const a = g.input("a", "float32", ["n"]), mid = g.input("mid", "float32", ["k"]), b = g.input("b", "float32", ["m"]);
-  g.output("weight", mul(g, matMul(g, mul(g, A, mid), mul(g, B, b)), unsqueeze(g, a, [1])));
-  const session: Session = await runtime.load(encodeModel(g), { name: "weight of factors" });
-  const matrix = (signs: SignMatrix) => runtime.tensor("float32", unpackSigns(signs), [signs.rows, signs.cols]);
-  const vector = (values: Float32Array) => runtime.tensor("float32", values, [values.length]);
-  return {
-    async weight(factors) {
-      using A = matrix(factors.A), B = matrix(factors.B);
-      using a = vector(factors.a), mid = vector(factors.mid), b = vector(factors.b);
-      return (await session.run({ A, B, a, mid, b })).weight;
-    },
-    [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
-  };
+  const kind = LAYER_KINDS[shape.kind];
+  const parts = new Map<string, Value>();
+  for (const part of kind.latents(linear, shape)) {
+    parts.set(part.name, signsOf(g, g.input(part.name, "float32", part.shape)));
+  }
+  for (const part of kind.scales(linear, shape)) parts.set(part.name, g.input(part.name, "float32", part.shape));
+  for (const part of kind.fixed(linear, shape)) parts.set(part.name, g.input(part.name, part.dtype, part.shape));
+  g.output("weight", kind.weight(g, linear, shape, parts));
+  return g;
 }
 
-/** ±1 of a packed sign matrix, row-major. */
-export function unpackSigns({ rows, cols, words }: SignMatrix): Float32Array {
-  const wordsPerRow = Math.ceil(cols / 32);
-  const signs = new Float32Array(rows * cols);
-  for (let row = 0, at = 0; row < rows; row++) {
-    for (let col = 0; col < cols; col++, at++) {
-      signs[at] = (words[row * wordsPerRow + (col >>> 5)] >>> (col & 31)) & 1 ? 1 : -1;
-    }
+/**
+ * Computes Ŵ of factors.
+ *
+ * @returns f32 `(rows, cols)`.
+ */
+export async function factorWeight(
+  runtime: Runtime,
+  linear: Pick<LinearShape, "rows" | "cols">,
+  factors: Factors,
+): Promise<Tensor> {
+  const kind = LAYER_KINDS[factors.kind], shape = kind.shapeOf(factors), named = { ...linear, role: "layer" };
+  // The session lives for one product: its arena would keep as much as a dense weight for every shape of layer.
+  await using session = await runtime.load(encodeModel(factorWeightGraph(named, shape)), { name: "weight of factors" });
+  const feeds: Feeds = {};
+  const trained = kind.trained(named.role, factors), fixed = kind.fixedData(named.role, factors);
+  for (const { name, shape: dims } of [...kind.latents(named, shape), ...kind.scales(named, shape)]) {
+    feeds[name] = runtime.tensor("float32", trained.get(name)!, dims);
   }
-  return signs;
+  for (const { name, dtype, shape: dims } of kind.fixed(named, shape)) {
+    feeds[name] = runtime.tensor(dtype, fixed.get(name)!, dims);
+  }
+  try {
+    return (await session.run(feeds)).weight;
+  } finally {
+    disposeFeeds(feeds);
+  }
 }
 
 /** Dense weights of a block whose compressed layers are committed: `weight/ROLE` of all linears. */
 export async function committedWeights(
   engine: BlockEngine,
-  products: FactorWeights,
   block: BlockDescription,
-  factors: (name: string) => Promise<DbfFactors | undefined>,
+  factors: (name: string) => Promise<Factors | undefined>,
 ): Promise<Feeds> {
   const feeds: Feeds = {};
-  for (const { role, weight } of block.linears) {
-    const found = await factors(weight);
-    if (found === undefined) Object.assign(feeds, await engine.weights(block, [role]));
-    else feeds[`weight/${role}`] = await products.weight(found);
+  for (const linear of block.linears) {
+    const found = await factors(linear.weight);
+    if (found === undefined) Object.assign(feeds, await engine.weights(block, [linear.role]));
+    else feeds[`weight/${linear.role}`] = await factorWeight(engine.runtime, linear, found);
   }
   return feeds;
 }

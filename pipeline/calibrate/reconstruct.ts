@@ -4,7 +4,7 @@
  * @module
  */
 import type { BlockDescription } from "../model/types.ts";
-import type { DbfFactors, LayerImportance, LayerJob, StageContext, StageIO } from "../stream/stage.ts";
+import type { Factors, LayerImportance, LayerJob, StageContext, StageIO } from "../stream/stage.ts";
 import type { Activations } from "./activations.ts";
 import { openAdamW } from "./adamw.ts";
 import { batchWindows } from "./batch_size.ts";
@@ -13,7 +13,7 @@ import { flippedShare } from "./block_state.ts";
 import { type BlockRun, type ReconstructionOptions, retune, stepsOf, tuneSigns } from "./block_training.ts";
 import { advanceChain, type ChainOptions, dropChain, openChain } from "./chain.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, openBlockEngine } from "./engine.ts";
-import { committedWeights, openFactorWeights } from "./factor_weight.ts";
+import { committedWeights, factorWeight } from "./factor_weight.ts";
 import { memoryTensor } from "./memory_tensor.ts";
 
 /** What changes a still-dense weight before it is factorized, other than training. */
@@ -45,14 +45,13 @@ export async function reconstructBlock(
   context: StageContext,
   stage: string,
   correct?: (engine: BlockEngine, block: BlockDescription) => Promise<WeightCorrection>,
-): Promise<Map<string, DbfFactors>> {
+): Promise<Map<string, Factors>> {
   const { model, checkpoint, jobs, importance, calibration } = input;
   const batch = batchWindows(options.batchTokens, calibration, stage);
   const started = performance.now();
   const position = model.blocks.findIndex(({ index }) => index === input.block);
   const block = model.blocks[position];
   await using engine = openBlockEngine(context.runtime, model, checkpoint);
-  await using products = await openFactorWeights(context.runtime);
   await using optimizer = await openAdamW(context.runtime);
   const chain: ChainOptions = {
     engine,
@@ -61,7 +60,7 @@ export async function reconstructBlock(
     batch,
     signal: context.signal,
   };
-  const committed = (each: BlockDescription) => committedWeights(engine, products, each, input.committed);
+  const committed = (each: BlockDescription) => committedWeights(engine, each, input.committed);
   using full = await openChain(chain, "full", position, (each) => engine.weights(each));
   using inputs = await openChain(chain, "compressed", position, committed);
   const vectors = await engine.vectors(block);
@@ -101,7 +100,7 @@ export async function reconstructBlock(
       context.emit({ type: "stage-progress", stage: `${stage} ${step}`, subject, done, total, detail: { loss } }),
   };
   const correction = await correct?.(engine, block);
-  let factors = new Map<string, DbfFactors>();
+  let factors = new Map<string, Factors>();
   let retuned = 0;
   for (const [index, { role, weight, rows, cols }] of order.entries()) {
     const remaining = order.slice(index).map((linear) => linear.role);
@@ -113,16 +112,17 @@ export async function reconstructBlock(
     const found = await input.factorize(job, memoryTensor(weight, [rows, cols], weights.get(role)!));
     factors.set(weight, found);
     weights.delete(role);
-    frozen[`weight/${role}`] = await products.weight(found);
+    frozen[`weight/${role}`] = await factorWeight(context.runtime, { rows, cols }, found);
   }
   let flipped = 0;
   if (stepsOf(run, options.signs) > 0 && order.length > 0) {
     const tuned = await tuneSigns(run, factors);
     flipped = flippedShare(factors, tuned);
     factors = tuned;
-    for (const { role, weight } of order) {
+    for (const linear of order) {
+      const { role, weight } = linear;
       frozen[`weight/${role}`][Symbol.dispose]();
-      frozen[`weight/${role}`] = await products.weight(factors.get(weight)!);
+      frozen[`weight/${role}`] = await factorWeight(context.runtime, linear, factors.get(weight)!);
     }
   }
   using _next = await advanceChain(chain, "compressed", block, inputs, frozen);

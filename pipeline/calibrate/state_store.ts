@@ -6,7 +6,7 @@
  */
 import type { Runtime, Tensor } from "../../kernels/runtime/types.ts";
 import { disposeVector, type TrainedVector } from "./adamw.ts";
-import type { DbfVectors } from "./block_state.ts";
+import type { FactorVectors } from "./block_state.ts";
 
 /** Where state is kept. */
 export interface StateStoreOptions {
@@ -24,13 +24,13 @@ export interface StateStore extends AsyncDisposable {
   /** Step from which a saved run goes on; 0 without one. Ask before adding blocks. */
   resume(): Promise<number>;
   /** Takes a block in: its saved state where a run is resumed, what `start` makes otherwise. */
-  add(block: number, start: () => Promise<DbfVectors>): Promise<void>;
+  add(block: number, start: () => Promise<FactorVectors>): Promise<void>;
   has(block: number): boolean;
   /** The block's latents and scales, valid until {@linkcode release}. */
   parameters(block: number): Promise<{ readonly latents: Tensor; readonly scales: Tensor }>;
   release(block: number): void;
   /** The block's state for a step of the optimizer, valid until {@linkcode close}, which stores it. */
-  open(block: number): Promise<DbfVectors>;
+  open(block: number): Promise<FactorVectors>;
   close(block: number): Promise<void>;
   /** Saves everything as of before `step`. */
   save(step: number): Promise<void>;
@@ -43,14 +43,14 @@ const PARTS = ["parameter", "first", "second", "rates"] as const;
 
 /** A block's entry: resident vectors, or the lengths of those in its file. */
 interface Entry {
-  resident?: DbfVectors;
-  opened?: DbfVectors | { readonly latents: Tensor; readonly scales: Tensor };
+  resident?: FactorVectors;
+  opened?: FactorVectors | { readonly latents: Tensor; readonly scales: Tensor };
   readonly lengths: readonly (readonly [number, number])[];
 }
 
-const vectorsOf = (state: DbfVectors): TrainedVector[] => [state.latents, state.scales];
+const vectorsOf = (state: FactorVectors): TrainedVector[] => [state.latents, state.scales];
 
-async function writeState(path: string, state: DbfVectors): Promise<void> {
+async function writeState(path: string, state: FactorVectors): Promise<void> {
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
   const writer = file.writable.getWriter();
   for (const vector of vectorsOf(state)) {
@@ -62,7 +62,7 @@ async function writeState(path: string, state: DbfVectors): Promise<void> {
   await writer.close();
 }
 
-async function readState(runtime: Runtime, path: string, lengths: Entry["lengths"]): Promise<DbfVectors> {
+async function readState(runtime: Runtime, path: string, lengths: Entry["lengths"]): Promise<FactorVectors> {
   const bytes = await Deno.readFile(path);
   let at = 0;
   const next = (length: number) => {
@@ -92,7 +92,7 @@ export function openStateStore(options: StateStoreOptions): StateStore {
   };
   const working = (block: number) => `${directory}/block.${block}.f32`;
   const progress = `${directory}/progress.json`;
-  const dispose = (state: DbfVectors) => vectorsOf(state).forEach(disposeVector);
+  const dispose = (state: FactorVectors) => vectorsOf(state).forEach(disposeVector);
 
   return {
     async resume() {
@@ -167,8 +167,8 @@ export function openStateStore(options: StateStoreOptions): StateStore {
     async close(block) {
       const each = entry(block);
       if (each.resident !== undefined || each.opened === undefined) return;
-      await writeState(working(block), each.opened as DbfVectors);
-      dispose(each.opened as DbfVectors);
+      await writeState(working(block), each.opened as FactorVectors);
+      dispose(each.opened as FactorVectors);
       each.opened = undefined;
     },
     async save(step) {

@@ -9,7 +9,7 @@ import { selectLayers } from "../compress.ts";
 import { planRun } from "../plan/plan.ts";
 import type { PlanReport } from "../plan/types.ts";
 import { loadPlugins } from "../recipe/plugin_loader.ts";
-import { plannedStages, resolveStages } from "../recipe/resolve.ts";
+import { plannedStages, resolveStages, storageOfRun } from "../recipe/resolve.ts";
 import type { Command } from "./command.ts";
 import { whileReadingInput } from "./errors.ts";
 import { RECIPE_FLAGS, recipeFromFlags } from "./recipe_flags.ts";
@@ -37,6 +37,7 @@ export const planCommand: Command = {
         inventory: selectLayers(recipe, checkpoint, stages),
         bitsPerWeight: recipe.bits,
         sizeBytes: recipe.size,
+        storageOf: storageOfRun(stages),
         stages: plannedStages(stages),
         dtype: recipe.dtype,
         parallelJobs: recipe.parallel,
@@ -53,6 +54,7 @@ export function renderPlan(report: PlanReport): string {
     [
       { title: "layer" },
       { title: "rows × cols", align: "right" },
+      { title: "kind" },
       { title: "k", align: "right" },
       { title: "bits", align: "right" },
       { title: "effective", align: "right" },
@@ -62,7 +64,8 @@ export function renderPlan(report: PlanReport): string {
     report.layers.map((layer) => [
       layer.name.replace(/\.weight$/, ""),
       `${layer.rows} × ${layer.cols}`,
-      String(layer.rank),
+      layer.kind,
+      layer.rank > 0 ? String(layer.rank) : "",
       digits3(layer.signBitsPerWeight),
       digits3(layer.effectiveBitsPerWeight),
       formatBytes(layer.packedBytes),

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { packedBytes } from "../../kernels/layout.ts";
 import type { ArtefactReader } from "../artefact/types.ts";
 import type { ModelDescription } from "../model/types.ts";
+import { entryStorage, storedBytes } from "../plan/storage.ts";
 
 /** Ends the first line of every card: directories with it may be replaced by another export. */
 export const CARD_MARK = "exported by dbf";
@@ -24,11 +24,11 @@ export interface ExportSummary {
 export interface BitSummary {
   /** Linears by kind. */
   readonly kinds: ReadonlyMap<string, number>;
-  /** Weights in double-binary linears. */
+  /** Weights in compressed linears. */
   readonly weights: number;
-  /** Mean sign bits per weight, k(n+m)/(nm) over all of them together; 0 without any. */
+  /** Mean bits of signs and codes per weight over all of them together; 0 without any. */
   readonly bitsPerWeight: number;
-  /** As stored: with scales in the export's type and the padding of packed signs. */
+  /** As stored: with scales in the export's type, zero points and padding. */
   readonly effectiveBits: number;
 }
 
@@ -39,22 +39,22 @@ export function summarizeBits(
   dtype: "f32" | "f16",
 ): BitSummary {
   const kinds = new Map<string, number>();
-  const scale = dtype === "f32" ? 32 : 16;
-  let weights = 0, signBits = 0, storedBits = 0;
+  const scale = dtype === "f32" ? 4 : 2;
+  let weights = 0, codeBits = 0, storedBits = 0;
   for (const { linears } of model.blocks) {
     for (const { weight, rows, cols } of linears) {
       const entry = source.entries.get(weight);
       const kind = entry?.kind ?? "dense";
       kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
-      const rank = entry?.attributes.rank;
-      if (kind !== "dbf" || typeof rank !== "number") continue;
+      const storage = entry === undefined ? undefined : entryStorage(entry);
+      if (storage === undefined) continue;
       weights += rows * cols;
-      signBits += rank * (rows + cols);
-      storedBits += 8 * (packedBytes(rows, rank) + packedBytes(rank, cols)) + scale * (rows + rank + cols);
+      codeBits += storage.codeBits;
+      storedBits += 8 * storedBytes(storage, scale);
     }
   }
   const mean = (bits: number) => (weights === 0 ? 0 : bits / weights);
-  return { kinds, weights, bitsPerWeight: mean(signBits), effectiveBits: mean(storedBits) };
+  return { kinds, weights, bitsPerWeight: mean(codeBits), effectiveBits: mean(storedBits) };
 }
 
 function megabytes(bytes: number): string {
@@ -65,10 +65,11 @@ function megabytes(bytes: number): string {
 export function modelCard({ model, source, target, dtype, files }: ExportSummary): string {
   const bits = summarizeBits(model, source, dtype);
   const kinds = [...bits.kinds].map(([kind, count]) => `${count} ${kind}`).join(", ");
-  const binary = bits.weights === 0
+  const count = ["dbf", "nbits", "sign"].reduce((sum, kind) => sum + (bits.kinds.get(kind) ?? 0), 0);
+  const compressed = bits.weights === 0
     ? "Every layer is dense; no weight was compressed."
-    : `The ${bits.kinds.get("dbf")} binary linears hold ${(bits.weights / 1e6).toFixed(1)} million weights at ` +
-      `${bits.bitsPerWeight.toFixed(3)} sign bits a weight (${bits.effectiveBits.toFixed(3)} with scales and padding).`;
+    : `The ${count} compressed linears hold ${(bits.weights / 1e6).toFixed(1)} million weights in signs and codes of ` +
+      `${bits.bitsPerWeight.toFixed(3)} bits a weight (${bits.effectiveBits.toFixed(3)} with scales and padding).`;
   return `# ${model.architecture} decoder, ${CARD_MARK}
 
 | | |
@@ -79,7 +80,7 @@ export function modelCard({ model, source, target, dtype, files }: ExportSummary
 | linears of the blocks | ${kinds} |
 | type of dense weights and activations | ${dtype} |
 
-${binary}
+${compressed}
 
 | file | size |
 |---|---|
@@ -96,10 +97,14 @@ With any ONNX Runtime (1.20 or later): inputs \`input_ids\`, \`attention_mask\` 
   } (past may be 0); outputs \`logits\` \`[batch, tokens, ${model.vocabularySize}]\` and
 \`present.N.key\` / \`.value\`. Pad batches on the left, with 0 in the mask.
 ${
-    bits.weights === 0 ? "" : `
+    !bits.kinds.has("dbf") && !bits.kinds.has("sign") ? "" : `
 Binary layers are nodes \`ai.dbf::BinaryMatMul\`. Where dbf's operator library is registered, a native kernel reads the
 packed signs; elsewhere the runtime inlines the portable body that the file carries and unpacks them to dense weights when
 it loads the model: same results, more memory. Graph optimization "disabled" avoids the unpacked copies at the cost of speed.
+`
+  }${
+    !bits.kinds.has("nbits") ? "" : `
+Rounded layers are nodes \`com.microsoft::MatMulNBits\`, an operator of ONNX Runtime.
 `
   }`;
 }

@@ -18,6 +18,8 @@ export interface Selection {
   readonly blocks?: readonly [number, number];
   /** Filters of the stages that must all accept a layer. */
   readonly filters?: readonly StageFilter[];
+  /** Filter of the factorization of a layer, by weight name. */
+  readonly filterOf?: (name: string) => StageFilter | undefined;
 }
 
 /** A tensor that stays as it is. */
@@ -69,6 +71,8 @@ export function inventory(model: ModelDescription, selection: Selection = {}): I
       const layer = { name, block, role, rows, cols };
       if (keep.some((pattern) => pattern.test(name))) continue;
       if (include !== undefined && !include.some((pattern) => pattern.test(name))) continue;
+      const own = selection.filterOf?.(name);
+      if (own !== undefined && !compileFilter(own)(layer)) continue;
       if (accepts.every((accept) => accept(layer))) layers.push(layer);
     }
   }

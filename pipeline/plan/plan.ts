@@ -4,9 +4,10 @@
  * @module
  */
 import { type LayerShape, STAGE_SCOPES } from "../stream/stage.ts";
-import { effectiveBitsPerWeight, factorizedBytes, rankForBits, signBitsPerWeight } from "./bits.ts";
+import { rankForBits } from "./bits.ts";
 import type { Inventory } from "./inventory.ts";
-import { bitsForSize, COMMIT_BYTES_PER_LAYER, elementsOf, exportedBytes } from "./sizes.ts";
+import { bitsForSize, COMMIT_BYTES_PER_LAYER, elementsOf, exportedBytes, type StorageOf } from "./sizes.ts";
+import { dbfStorage, storedBitsPerWeight, storedBytes } from "./storage.ts";
 import type { PlannedLayer, PlannedStage, PlanReport } from "./types.ts";
 
 /** Resident memory of the process before it holds a weight: Deno, ONNX Runtime's library and its default arenas. */
@@ -30,6 +31,8 @@ export interface PlanInput {
   readonly sizeBytes?: number;
   /** Middle dimension by weight name and why; the uniform allocation where absent. */
   readonly ranks?: ReadonlyMap<string, { readonly rank: number; readonly reason: string }>;
+  /** What each layer is stored as; double-binary where absent. */
+  readonly storageOf?: StorageOf;
   readonly stages?: readonly PlannedStage[];
   /** Type of what stays dense. Default `"f32"`. */
   readonly dtype?: "f32" | "f16";
@@ -68,6 +71,7 @@ export interface PlanInput {
  */
 export function planRun(input: PlanInput): PlanReport {
   const { inventory: { model, layers, dense }, stages = [], dtype = "f32", gflops = DEFAULT_GFLOPS } = input;
+  const storageOf = input.storageOf ?? dbfStorage;
   if ([input.bitsPerWeight, input.sizeBytes].every((budget) => budget !== undefined)) {
     throw new RangeError(
       `Cannot plan for bits and a size at once, give one: current value is ${input.bitsPerWeight} bits, ` +
@@ -77,13 +81,13 @@ export function planRun(input: PlanInput): PlanReport {
   if (!(gflops > 0)) throw new RangeError(`Cannot estimate time at such a speed: current value is ${gflops} GFLOP/s`);
   const bitsPerWeight = input.sizeBytes === undefined
     ? input.bitsPerWeight ?? 2
-    : bitsForSize(input.sizeBytes, layers, dense, model.blocks.length, dtype);
-  const planned = layers.map((layer) => planLayer(layer, bitsPerWeight, input.ranks, stages));
-  const ranks = planned.map(({ rank }) => rank);
+    : bitsForSize(input.sizeBytes, layers, dense, model.blocks.length, dtype, storageOf);
+  const planned = layers.map((layer) => planLayer(layer, bitsPerWeight, input.ranks, storageOf, stages));
+  const storages = planned.map((layer) => storageOf(layer, layer.rank));
   const none = planned.map(() => undefined);
-  const sizeOf = (type: "f32" | "f16", which: readonly (number | undefined)[]) =>
+  const sizeOf = (type: "f32" | "f16", which: Parameters<typeof exportedBytes>[1]) =>
     exportedBytes(layers, which, dense, model.blocks.length, type);
-  const exportBytes = { f32: sizeOf("f32", ranks), f16: sizeOf("f16", ranks) };
+  const exportBytes = { f32: sizeOf("f32", storages), f16: sizeOf("f16", storages) };
   const compressedParameters = sum(layers, ({ rows, cols }) => rows * cols);
   const mean = (of: (layer: PlannedLayer) => number) =>
     compressedParameters === 0
@@ -132,10 +136,15 @@ function planLayer(
   layer: LayerShape,
   bitsPerWeight: number,
   ranks: PlanInput["ranks"],
+  storageOf: StorageOf,
   stages: readonly PlannedStage[],
 ): PlannedLayer {
-  const { rank, reason } = ranks?.get(layer.name) ??
-    { rank: rankForBits(layer, bitsPerWeight), reason: `uniform ${bitsPerWeight} bits` };
+  const { rank, reason } = ranks?.get(layer.name) ?? (
+    storageOf(layer, 1).ranked
+      ? { rank: rankForBits(layer, bitsPerWeight), reason: `uniform ${bitsPerWeight} bits` }
+      : { rank: 0, reason: "its own bits" }
+  );
+  const storage = storageOf(layer, rank);
   const estimates = stages.filter(({ kind }) => STAGE_SCOPES[kind] === "layer").map(({ estimate }) =>
     estimate({ ...layer, rank })
   );
@@ -143,9 +152,10 @@ function planLayer(
     ...layer,
     rank,
     reason,
-    signBitsPerWeight: signBitsPerWeight(layer, rank),
-    effectiveBitsPerWeight: effectiveBitsPerWeight(layer, rank),
-    packedBytes: factorizedBytes(layer, rank, ARTEFACT_SCALE_BYTES),
+    kind: storage.kind,
+    signBitsPerWeight: storage.codeBits / (layer.rows * layer.cols),
+    effectiveBitsPerWeight: storedBitsPerWeight(layer, storage),
+    packedBytes: storedBytes(storage, ARTEFACT_SCALE_BYTES),
     // Stages of one layer follow each other: the largest counts, and at least the weight itself is held.
     peakBytes: estimates.reduce((most, one) => Math.max(most, one.peakBytes), 4 * layer.rows * layer.cols),
     flops: sum(estimates, (one) => one.flops ?? 0),

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { LayerShape, StageEstimate, StageKind } from "../stream/stage.ts";
+import type { FactorsKind, LayerShape, StageEstimate, StageKind } from "../stream/stage.ts";
 
 /** A stage as planning sees it: a name and a price. */
 export interface PlannedStage {
@@ -15,15 +15,17 @@ export interface PlannedStage {
 
 /** One line of the table. */
 export interface PlannedLayer extends LayerShape {
-  /** Middle dimension k. */
+  /** Middle dimension k; 0 for kinds without one. */
   readonly rank: number;
+  /** Kind of its factors. */
+  readonly kind: FactorsKind;
   /** Why the allocation chose it. */
   readonly reason: string;
-  /** k(n+m)/(nm). */
+  /** Bits of signs, k(n+m)/(nm), or of codes. */
   readonly signBitsPerWeight: number;
   /** With 16-bit scales and padding. */
   readonly effectiveBitsPerWeight: number;
-  /** Bytes in the artefact: packed signs and f32 scales. */
+  /** Bytes in the artefact: packed signs or codes, and f32 scales. */
   readonly packedBytes: number;
   /** Most bytes held while any layer stage works on it. */
   readonly peakBytes: number;

@@ -5,7 +5,18 @@
  */
 import * as v from "valibot";
 import { nearestNames } from "../checkpoint/nearest.ts";
-import type { LayerShape, Stage, StageContext, StageEstimate, StageIO, StageKind } from "../stream/stage.ts";
+import type { StorageOf } from "../plan/sizes.ts";
+import { dbfStorage } from "../plan/storage.ts";
+import type {
+  LayerJob,
+  LayerShape,
+  LayerStorage,
+  Stage,
+  StageContext,
+  StageEstimate,
+  StageIO,
+  StageKind,
+} from "../stream/stage.ts";
 import type { StageIdentity } from "../artefact/fingerprint.ts";
 import type { PlannedStage } from "../plan/types.ts";
 import { describeIssues } from "./parse.ts";
@@ -21,6 +32,8 @@ export interface ResolvedStage<K extends StageKind = StageKind> {
   /** What enters the fingerprint. */
   readonly identity: StageIdentity;
   estimate(layer: LayerShape & { readonly rank: number }): StageEstimate;
+  /** What a factorization stores a layer as. */
+  stores(layer: LayerShape & { readonly rank: number }): LayerStorage;
   run(input: StageIO[K]["input"], context: StageContext): Promise<StageIO[K]["output"]>;
 }
 
@@ -28,7 +41,10 @@ export interface ResolvedStage<K extends StageKind = StageKind> {
 export interface ResolvedStages {
   readonly importance: ResolvedStage<"importance">;
   readonly allocation: ResolvedStage<"allocation">;
+  /** Factorization of layers that no pattern of `methods` matches. */
   readonly factorization: ResolvedStage<"factorization">;
+  /** All factorizations: that one as `"default"`, others by the pattern that chooses them. */
+  readonly factorizations: ReadonlyMap<string, ResolvedStage<"factorization">>;
   readonly reconstruction: readonly ResolvedStage<"reconstruction">[];
   readonly packing: ResolvedStage<"packing">;
   readonly distillation: ResolvedStage<"distillation"> | undefined;
@@ -77,6 +93,7 @@ export function resolveStage<K extends StageKind>(
     options,
     identity: { name: found.name, version: found.version, options },
     estimate: (layer) => found.estimate(layer, options),
+    stores: (layer) => found.stores?.(layer, options) ?? dbfStorage(layer, layer.rank),
     run: (input, context) => found.run(input, options, context),
   };
 }
@@ -87,14 +104,22 @@ export function resolveStage<K extends StageKind>(
  * @param stages Built-ins and plugins.
  * @throws {TypeError} as {@linkcode resolveStage} does.
  */
-export function resolveStages(recipe: Pick<Recipe, "stages" | "effort">, stages: readonly AnyStage[]): ResolvedStages {
-  const { stages: chosen, effort } = recipe;
+export function resolveStages(
+  recipe: Pick<Recipe, "stages" | "effort"> & Partial<Pick<Recipe, "methods">>,
+  stages: readonly AnyStage[],
+): ResolvedStages {
+  const { stages: chosen, methods = {}, effort } = recipe;
   const one = <K extends Exclude<StageKind, "reconstruction" | "distillation">>(kind: K) =>
     resolveStage(kind, chosen[kind], stages, `stages.${kind}`, effort);
+  const factorization = one("factorization");
+  const others = Object.entries(methods).map(([pattern, choice]) =>
+    [pattern, resolveStage("factorization", choice, stages, `methods[${JSON.stringify(pattern)}]`, effort)] as const
+  );
   return {
     importance: one("importance"),
     allocation: one("allocation"),
-    factorization: one("factorization"),
+    factorization,
+    factorizations: new Map([[DEFAULT_METHOD, factorization], ...others]),
     reconstruction: chosen.reconstruction.map((choice, index) =>
       resolveStage("reconstruction", choice, stages, `stages.reconstruction[${index}]`, effort)
     ),
@@ -106,10 +131,57 @@ export function resolveStages(recipe: Pick<Recipe, "stages" | "effort">, stages:
   };
 }
 
+/** Key of the factorization that layers get unless a pattern chooses another. */
+const DEFAULT_METHOD = "default";
+
+/** Which of the run's factorizations a weight's name chooses: the last pattern that matches, or `"default"`. */
+export function methodOf({ factorizations }: Pick<ResolvedStages, "factorizations">, name: string): string {
+  return [...factorizations.keys()].findLast((pattern) =>
+    pattern !== DEFAULT_METHOD && new RegExp(pattern).test(name)
+  ) ??
+    DEFAULT_METHOD;
+}
+
+/**
+ * The factorization of a layer.
+ *
+ * @throws {RangeError} when its job names a method that the run has not.
+ */
+export function factorizationOf(
+  stages: Pick<ResolvedStages, "factorizations">,
+  job: Pick<LayerJob, "name" | "method">,
+): ResolvedStage<"factorization"> {
+  const method = job.method ?? methodOf(stages, job.name);
+  const found = stages.factorizations.get(method);
+  if (found !== undefined) return found;
+  throw new RangeError(
+    `Cannot factorize "${job.name}" by method "${method}": this run has ${
+      [...stages.factorizations.keys()].join(", ")
+    }`,
+  );
+}
+
+/** What a run's layers are stored as, each by its factorization. */
+export function storageOfRun(stages: Pick<ResolvedStages, "factorizations">): StorageOf {
+  return (layer, rank) => factorizationOf(stages, layer).stores({ ...layer, rank });
+}
+
 /** All stages of a run with their prices, in the order in which they run. */
 export function plannedStages(stages: ResolvedStages): PlannedStage[] {
-  const { importance, allocation, factorization, reconstruction, packing, distillation, target } = stages;
-  return [importance, allocation, factorization, ...reconstruction, packing, distillation, target]
-    .filter((stage) => stage !== undefined)
-    .map((stage) => ({ kind: stage.kind, name: stage.stage.name, estimate: stage.estimate }));
+  const { importance, allocation, factorizations, reconstruction, packing, distillation, target } = stages;
+  const nothing: StageEstimate = { peakBytes: 0, flops: 0 };
+  return [
+    ...[importance, allocation].map(planned),
+    ...[...factorizations].map(([method, stage]) => ({
+      ...planned(stage),
+      // A factorization costs something only for its own layers.
+      estimate: (layer: LayerShape & { readonly rank: number }) =>
+        methodOf(stages, layer.name) === method ? stage.estimate(layer) : nothing,
+    })),
+    ...[...reconstruction, packing, distillation, target].filter((stage) => stage !== undefined).map(planned),
+  ];
+}
+
+function planned({ kind, stage, estimate }: Pick<ResolvedStage, "kind" | "stage" | "estimate">): PlannedStage {
+  return { kind, name: stage.name, estimate };
 }

@@ -71,6 +71,7 @@ export const RecipeSchema: v.GenericSchema<unknown, Recipe> = v.pipe(
     bits: v.optional(v.pipe(v.number(), v.gtValue(0, "must be above 0"), v.maxValue(16, "must be at most 16"))),
     size: v.optional(Bytes),
     stages: v.optional(Stages, {}),
+    methods: v.optional(v.record(Pattern, StageChoice), {}),
     plugins: v.optional(v.array(v.pipe(v.string(), v.nonEmpty())), []),
     keep: v.optional(v.array(Pattern), []),
     blocks: v.optional(
@@ -117,6 +118,7 @@ export interface RecipeInput {
     readonly distillation?: StageSelectionInput;
     readonly target?: StageSelectionInput;
   };
+  readonly methods?: Readonly<Record<string, StageSelectionInput>>;
   readonly plugins?: readonly string[];
   readonly keep?: readonly string[];
   readonly blocks?: readonly [number, number];
@@ -155,6 +157,8 @@ export interface Recipe {
     readonly distillation?: StageSelection;
     readonly target: StageSelection;
   };
+  /** Factorizations of layers by regular expression on weight names, instead of `stages.factorization`; of several that match, the last one counts. */
+  readonly methods: Readonly<Record<string, StageSelection>>;
   /** Specifiers of third-party stages: `./file.ts`, an absolute path, or `npm:name`. */
   readonly plugins: readonly string[];
   /** Regular expressions on weight names; what matches stays dense. */

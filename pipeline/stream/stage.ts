@@ -4,11 +4,23 @@
  * @module
  */
 import type * as v from "valibot";
-import type { Runtime } from "../../kernels/runtime/types.ts";
+import type { Runtime, Tensor } from "../../kernels/runtime/types.ts";
 import type { DbfEvent } from "./events.ts";
 import type { CheckpointReader, TensorHandle } from "../checkpoint/types.ts";
 import type { ModelDescription } from "../model/types.ts";
 import type { ArtefactReader } from "../artefact/types.ts";
+import type { Factors, LayerStorage } from "./factors.ts";
+
+export type {
+  CodeBits,
+  DbfFactors,
+  Factors,
+  FactorsKind,
+  LayerStorage,
+  NbitsFactors,
+  SignFactors,
+  SignMatrix,
+} from "./factors.ts";
 
 /** Kinds of stages, in the order in which layers meet them. */
 export type StageKind =
@@ -39,18 +51,12 @@ export interface LayerShape {
 
 /** A layer with its budget. */
 export interface LayerJob extends LayerShape {
-  /** Middle dimension k ≥ 1. */
+  /** Middle dimension k ≥ 1; 0 for a factorization whose size has none. */
   readonly rank: number;
+  /** Which of the run's factorizations makes it: `"default"` (also where absent), or the pattern of the recipe's `methods` that chose it. */
+  readonly method?: string;
   /** hash(run seed, tensor name), 32 bits: independent of order and parallelism. */
   readonly seed: number;
-}
-
-/** Sign matrix, bit-packed: row r is words `r·w … r·w+w-1` with `w = ceil(cols/32)`; bit j of a row is column j, least significant first; 1 is +1, 0 is −1; padding bits are 0. */
-export interface SignMatrix {
-  readonly rows: number;
-  readonly cols: number;
-  /** `(rows, ceil(cols/32))` u32, row-major. */
-  readonly words: Uint32Array;
 }
 
 /** Diagonal importance of one layer; both are means over tokens, ≥ 0, in arbitrary common units. */
@@ -59,26 +65,6 @@ export interface LayerImportance {
   readonly input: Float32Array;
   /** E[g²] of every output feature, `(rows,)`. */
   readonly output: Float32Array;
-}
-
-/** A factorized layer: W (n,m) ≈ diag(a)·A (n,k)·diag(mid)·B (k,m)·diag(b). */
-export interface DbfFactors {
-  readonly kind: "dbf";
-  readonly rank: number;
-  /** Signs of A, `(rows, rank)`. */
-  readonly A: SignMatrix;
-  /** Signs of B, `(rank, cols)`. */
-  readonly B: SignMatrix;
-  /** Output scale, `(rows,)`. */
-  readonly a: Float32Array;
-  /** Middle scale, `(rank,)`. */
-  readonly mid: Float32Array;
-  /** Input scale, `(cols,)`. */
-  readonly b: Float32Array;
-  /** ‖D_o^½ (W − Ŵ) D_i^½‖² / ‖D_o^½ W D_i^½‖². */
-  readonly weightedError: number;
-  /** Continuous iterate in unit scale (RESEARCH notation X+U over its rank-1 magnitude), for sign tuning; f16 bits, `(rows·rank,)` and `(rank·cols,)`. */
-  readonly latents?: { readonly A: Uint16Array; readonly B: Uint16Array };
 }
 
 /** One stored tensor of a packed layer. */
@@ -140,8 +126,9 @@ export interface StageIO {
   };
   allocation: {
     input: {
+      /** Layers whose size a middle dimension decides; others have what the recipe's `methods` say. */
       readonly layers: readonly LayerShape[];
-      /** Mean sign bits per weight over all layers together. */
+      /** Mean sign bits per weight over these layers together. */
       readonly bitsPerWeight: number;
       readonly importance: ReadonlyMap<string, LayerImportance>;
       /** Reads a layer's weight, for plugins that measure. Never keep more than one. */
@@ -155,8 +142,10 @@ export interface StageIO {
       readonly job: LayerJob;
       readonly weight: TensorHandle;
       readonly importance: LayerImportance | undefined;
+      /** Σ x xᵀ over calibration tokens, `(cols, cols)` f32, where the stage asked for it and a reconstruction stage measured it. */
+      readonly inputMoment?: Tensor;
     };
-    output: DbfFactors;
+    output: Factors;
   };
   reconstruction: {
     input: {
@@ -167,16 +156,18 @@ export interface StageIO {
       readonly importance: ReadonlyMap<string, LayerImportance>;
       /** Token ids, windows of equal length; empty for a run without calibration. */
       readonly calibration: readonly Int32Array[];
-      /** Factorizes a (possibly retuned) weight with the run's factorization stage. */
-      readonly factorize: (job: LayerJob, weight: TensorHandle) => Promise<DbfFactors>;
+      /** Whether the layer's factorization wants Σ x xᵀ of its input. */
+      readonly wantsInputMoment: (job: LayerJob) => boolean;
+      /** Factorizes a (possibly retuned) weight with the layer's factorization stage. */
+      readonly factorize: (job: LayerJob, weight: TensorHandle, inputMoment?: Tensor) => Promise<Factors>;
       /** Factors of a layer of an earlier block, as committed; `undefined` where the layer was kept dense. */
-      readonly committed: (name: string) => Promise<DbfFactors | undefined>;
+      readonly committed: (name: string) => Promise<Factors | undefined>;
     };
     /** Factors by weight name; `latents` where a distillation stage follows. */
-    output: ReadonlyMap<string, DbfFactors>;
+    output: ReadonlyMap<string, Factors>;
   };
   packing: {
-    input: { readonly job: LayerJob; readonly factors: DbfFactors };
+    input: { readonly job: LayerJob; readonly factors: Factors };
     output: PackedLayer;
   };
   /** Tunes the whole compressed model after every block is committed; each layer it changes is committed again. */
@@ -190,9 +181,9 @@ export interface StageIO {
       /** Token ids, windows of equal length. */
       readonly calibration: readonly Int32Array[];
       /** Committed factors of a layer, with `latents` where working state still has them. */
-      readonly factors: (name: string) => Promise<DbfFactors>;
+      readonly factors: (name: string) => Promise<Factors>;
       /** Commits the next generation of a layer. */
-      readonly commit: (name: string, factors: DbfFactors) => Promise<void>;
+      readonly commit: (name: string, factors: Factors) => Promise<void>;
     };
     /** Training loss (nats a token) of the last steps and the share of signs that changed. */
     output: { readonly loss: number; readonly flipped: number };
@@ -228,6 +219,10 @@ export interface Stage<K extends StageKind = StageKind, S extends OptionsSchema 
   /** A valibot object schema; every field has a default. */
   readonly options: S;
   readonly filter?: StageFilter;
+  /** Factorizations: what a layer will be stored as. Pure and cheap. The double-binary kind of `layer.rank` where absent. */
+  stores?(layer: LayerShape & { readonly rank: number }, options: v.InferOutput<S>): LayerStorage;
+  /** Factorizations: whether `inputMoment` improves the result; measuring it costs a pass over the calibration windows. */
+  readonly wantsInputMoment?: boolean;
   /** Bytes and operations for one layer; model stages get the largest layer. Must be pure and cheap. */
   estimate(layer: LayerShape & { readonly rank: number }, options: v.InferOutput<S>): StageEstimate;
   run(input: StageIO[K]["input"], options: v.InferOutput<S>, context: StageContext): Promise<StageIO[K]["output"]>;

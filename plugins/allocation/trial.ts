@@ -13,6 +13,7 @@ import type {
 } from "../../pipeline/stream/stage.ts";
 import type { TensorHandle } from "../../pipeline/checkpoint/types.ts";
 import { MAX_BITS_PER_WEIGHT } from "../../pipeline/plan/bits.ts";
+import { factorsOfKind } from "../../pipeline/stream/factors.ts";
 import { tensorSeed } from "../../pipeline/stream/seed.ts";
 import { dbfAdmm } from "../factorization/dbf_admm/stage.ts";
 
@@ -43,7 +44,7 @@ export function trialRank({ rows, cols }: Pick<LayerShape, "rows" | "cols">, bit
 }
 
 /** Factorizes a layer with few steps; its progress is not reported. */
-export function tryFactorize(
+export async function tryFactorize(
   layer: LayerShape,
   rank: number,
   weight: TensorHandle,
@@ -52,7 +53,8 @@ export function tryFactorize(
   context: StageContext,
 ): Promise<DbfFactors> {
   const job = { ...layer, rank, seed: tensorSeed(0, layer.name) };
-  return dbfAdmm.run({ job, weight, importance }, admmOptions(options), { ...context, emit: () => {} });
+  const quiet = { ...context, emit: () => {} };
+  return factorsOfKind(layer.name, await dbfAdmm.run({ job, weight, importance }, admmOptions(options), quiet), "dbf");
 }
 
 /**

@@ -15,6 +15,7 @@ import { compress, type CompressOptions } from "../../pipeline/compress.ts";
 import { openCheckpoint } from "../../pipeline/checkpoint/open.ts";
 import type { RecipeInput } from "../../pipeline/recipe/schema.ts";
 import type { DbfEvent } from "../../pipeline/stream/events.ts";
+import { factorsOfKind } from "../../pipeline/stream/factors.ts";
 import { defineStage } from "../../pipeline/stream/stage.ts";
 import { unpackFactors } from "../../plugins/packing/unpack.ts";
 import { fakeRuntime, fakeStages, snapshot } from "./fake_stages.ts";
@@ -55,7 +56,7 @@ Deno.test("compress() writes an artefact that opens, with packed layers and dens
     const model = await describeArtefact(artefact);
     assertEquals(model.blocks.length, 2);
     const { rows, cols, weight } = model.blocks[1].linears[0];
-    const factors = unpackFactors(weight, [rows, cols], await artefact.layer(weight));
+    const factors = factorsOfKind(weight, unpackFactors(weight, [rows, cols], await artefact.layer(weight)), "dbf");
     assertEquals(factors.b, await checkpoint.tensor(weight).readRows(0, 1));
     assertEquals(
       await artefact.readRows(model.embedding, 3, 6),
@@ -211,7 +212,7 @@ Deno.test("compress() runs reconstruction by block and distillation over the mod
         seen.push(`block ${block}`);
         if (block > 0) assertExists(await committed("model.layers.0.self_attn.q_proj.weight"));
         const made = await Promise.all(jobs.map(async (job) => {
-          const factors = await factorize(job, checkpoint.tensor(job.name));
+          const factors = factorsOfKind(job.name, await factorize(job, checkpoint.tensor(job.name)), "dbf");
           const latents = { A: new Uint16Array(job.rows * job.rank).fill(3), B: new Uint16Array(job.rank * job.cols) };
           return [job.name, { ...factors, mid: factors.mid.map((x) => x / 2), latents }] as const;
         }));
@@ -228,14 +229,14 @@ Deno.test("compress() runs reconstruction by block and distillation over the mod
       estimate: () => ({ peakBytes: 1000 }),
       async run({ jobs, factors, commit }) {
         for (const { name, block } of jobs) {
-          const before = await factors(name);
+          const before = factorsOfKind(name, await factors(name), "dbf");
           assertEquals(before.latents?.A[0], 3);
           if (block > 0) {
             if (failDistillation) throw new Error("told to fail");
             continue;
           }
           await commit(name, { ...before, a: before.a.map((x) => 2 * x) });
-          assertEquals((await factors(name)).a[0], 2);
+          assertEquals(factorsOfKind(name, await factors(name), "dbf").a[0], 2);
         }
         return { loss: 1, flipped: 0 };
       },
@@ -268,7 +269,7 @@ Deno.test("compress() runs reconstruction by block and distillation over the mod
     using artefact = await openArtefact(out);
     const name = "model.layers.0.mlp.up_proj.weight";
     const entry = artefact.entries.get(name)!;
-    const factors = unpackFactors(name, entry.shape, await artefact.layer(name));
+    const factors = factorsOfKind(name, unpackFactors(name, entry.shape, await artefact.layer(name)), "dbf");
     assertEquals([entry.generation, factors.a[0], factors.mid[0]], [1, 2, 0.125]);
     assertEquals(artefact.entries.get("model.layers.1.mlp.up_proj.weight")?.generation, 0);
   }));

@@ -5,33 +5,16 @@
  */
 import { binaryMatMulFunction, DBF_DOMAIN } from "../../../kernels/functions/binary_matmul.ts";
 import { LAYOUT_VERSION, packedBytes, packedShape } from "../../../kernels/layout.ts";
-import { bf16BitsToF32, f16BitsToF32, f32ToF16Bits } from "../../../pipeline/checkpoint/half.ts";
 import { mul } from "../../../pipeline/graph/ops.ts";
 import type { ExternalSource, Graph, Value } from "../../../pipeline/graph/types.ts";
-import type { PackedLayer, PackedTensor } from "../../../pipeline/stream/stage.ts";
 import type { ExportedLayer, LayerBuilder } from "./layer.ts";
-
-/** Names of the stored tensors: packed signs `A` (rows, rank) and `B` (rank, cols); scales `a` (rows), `mid` (rank), `b` (cols). */
-const SCALES = ["a", "mid", "b"] as const;
+import { checkElements, layerSources, packedFloats } from "./packed_source.ts";
 
 /** Scales of a layer, f32. */
 export interface Scales {
   readonly a: Float32Array;
   readonly mid: Float32Array;
   readonly b: Float32Array;
-}
-
-/**
- * A stored vector of floats as f32.
- *
- * @throws {TypeError} for another type.
- */
-export function packedFloats({ dtype, data }: PackedTensor): Float32Array {
-  const aligned = data.slice();
-  if (dtype === "F32") return new Float32Array(aligned.buffer);
-  if (dtype === "F16") return f16BitsToF32(new Uint16Array(aligned.buffer));
-  if (dtype === "BF16") return bf16BitsToF32(new Uint16Array(aligned.buffer));
-  throw new TypeError(`Cannot read scales stored as ${dtype}`);
 }
 
 function meanMagnitude(values: Float32Array): number {
@@ -57,53 +40,22 @@ export function balanceScales({ a, mid, b }: Scales): Scales {
   };
 }
 
-/** Checks a packed layer against what the graph was built for. */
-function checkLayer(layer: PackedLayer, name: string, sizes: Readonly<Record<string, number>>): void {
-  for (const [tensor, elements] of Object.entries(sizes)) {
-    const stored = layer.tensors[tensor];
-    const count = stored?.shape.reduce((product, size) => product * size, 1);
-    if (count !== elements) {
-      throw new RangeError(
-        `Cannot export "${name}": its tensor "${tensor}" has ${count ?? "no"} elements, not ${elements}`,
-      );
-    }
-  }
-}
-
-/** Streams of a layer's five tensors; they follow each other in the file, so the layer is read once. */
-function layerSources(layer: ExportedLayer, rank: number): Record<string, ExternalSource> {
+/** Streams of a layer's five tensors. */
+function dbfSources(layer: ExportedLayer, rank: number): Record<string, ExternalSource> {
   const { linear: { weight, rows, cols }, source, dtype } = layer;
-  const sizes = { A: packedBytes(rows, rank), B: packedBytes(rank, cols), a: rows, mid: rank, b: cols };
-  let left = 0;
-  let reading: Promise<{ packed: PackedLayer; scales: Scales }> | undefined;
-  const read = async () => {
-    const packed = await source.layer(weight);
-    checkLayer(packed, weight, sizes);
-    const [a, mid, b] = SCALES.map((name) => packedFloats(packed.tensors[name]));
-    return { packed, scales: dtype === "float16" ? balanceScales({ a, mid, b }) : { a, mid, b } };
+  const sizes = {
+    bytes: { A: packedBytes(rows, rank), B: packedBytes(rank, cols) },
+    scales: { a: rows, mid: rank, b: cols },
   };
-  const take = async () => {
-    reading ??= (left = Object.keys(sizes).length, read());
-    const result = await reading;
-    if (--left === 0) reading = undefined;
-    return result;
-  };
-  const elementBytes = dtype === "float32" ? 4 : 2;
-  const signs = (name: "A" | "B"): ExternalSource => ({
-    byteLength: sizes[name],
-    async *chunks() {
-      yield (await take()).packed.tensors[name].data;
-    },
+  return layerSources(sizes, dtype, async () => {
+    const { tensors, ...packed } = await source.layer(weight);
+    checkElements({ tensors, ...packed }, weight, { ...sizes.bytes, ...sizes.scales });
+    const scales = { a: packedFloats(tensors.a), mid: packedFloats(tensors.mid), b: packedFloats(tensors.b) };
+    return {
+      bytes: { A: tensors.A.data, B: tensors.B.data },
+      scales: { ...(dtype === "float16" ? balanceScales(scales) : scales) },
+    };
   });
-  const scale = (name: "a" | "mid" | "b"): ExternalSource => ({
-    byteLength: sizes[name] * elementBytes,
-    async *chunks() {
-      const values = (await take()).scales[name];
-      const stored = dtype === "float32" ? values : f32ToF16Bits(values);
-      yield new Uint8Array(stored.buffer as ArrayBuffer, stored.byteOffset, stored.byteLength);
-    },
-  });
-  return { A: signs("A"), B: signs("B"), a: scale("a"), mid: scale("mid"), b: scale("b") };
 }
 
 /** `(X · signsᵀ) ⊙ scale`: one node of our operator. */
@@ -113,6 +65,14 @@ export function binaryMatMul(g: Graph, x: Value, signs: Value, scale: Value, N: 
     domain: DBF_DOMAIN,
     outputs: [{ dtype: x.dtype, shape: [...x.shape.slice(0, -1), N] }],
   })[0];
+}
+
+/** @throws {RangeError} for signs in another layout. */
+export function checkSignLayout(weight: string, layout: unknown): void {
+  if (layout === LAYOUT_VERSION) return;
+  throw new RangeError(
+    `Cannot export "${weight}" from sign layout ${layout}: this version reads ${LAYOUT_VERSION}; compress again`,
+  );
 }
 
 /**
@@ -126,12 +86,8 @@ export const dbfLayer: LayerBuilder = (g, layer, x) => {
   if (typeof rank !== "number" || !Number.isInteger(rank) || rank < 1) {
     throw new RangeError(`Cannot export "${weight}" as dbf: its rank is ${rank}`);
   }
-  if (attributes.layout !== LAYOUT_VERSION) {
-    throw new RangeError(
-      `Cannot export "${weight}" from sign layout ${attributes.layout}: this version reads ${LAYOUT_VERSION}; compress again`,
-    );
-  }
-  const sources = layerSources(layer, rank);
+  checkSignLayout(weight, attributes.layout);
+  const sources = dbfSources(layer, rank);
   const B = g.initializer(`${weight}.B`, "uint8", packedShape(rank, cols), sources.B);
   const A = g.initializer(`${weight}.A`, "uint8", packedShape(rows, rank), sources.A);
   const b = g.initializer(`${weight}.b`, dtype, [cols], sources.b);

@@ -12,9 +12,16 @@ import type { LinearDescription, ModelDescription } from "../../../pipeline/mode
 import { dbfLayer } from "./dbf_layer.ts";
 import { denseLayer, denseTensor, untransposedProduct } from "./dense_layer.ts";
 import type { LayerBuilder } from "./layer.ts";
+import { nbitsLayer } from "./nbits_layer.ts";
+import { signLayer } from "./sign_layer.ts";
 
 /** Builders of the kinds of layers that this target knows. */
-export const LAYER_BUILDERS: Readonly<Record<string, LayerBuilder>> = { dense: denseLayer, dbf: dbfLayer };
+export const LAYER_BUILDERS: Readonly<Record<string, LayerBuilder>> = {
+  dense: denseLayer,
+  dbf: dbfLayer,
+  nbits: nbitsLayer,
+  sign: signLayer,
+};
 
 /**
  * Weights of a decoder from a source.

@@ -74,7 +74,7 @@ Deno.test("buildBlockGraph() tune gives scale gradients of DBF linears as centra
   const block = model.blocks[0], batch = 1, tokens = 5;
   const linears = new Map<string, LinearTreatment>(block.linears.map(({ role }, index) => [
     role,
-    index % 2 === 0 ? { rank: 8 } : "frozen",
+    index % 2 === 0 ? { kind: "dbf", rank: 8 } : "frozen",
   ]));
   const session = await engine.session(block, { kind: "tune", batch, tokens, linears });
   const { latents, scales } = blockLayout(block, linears);

@@ -3,7 +3,7 @@ import { openRuntime } from "../../../kernels/runtime/open.ts";
 import { openArtefact } from "../../../pipeline/artefact/reader.ts";
 import { openChain } from "../../../pipeline/calibrate/chain.ts";
 import { openBlockEngine } from "../../../pipeline/calibrate/engine.ts";
-import { committedWeights, openFactorWeights } from "../../../pipeline/calibrate/factor_weight.ts";
+import { committedWeights } from "../../../pipeline/calibrate/factor_weight.ts";
 import { openHead } from "../../../pipeline/calibrate/head.ts";
 import { encodeText, readText } from "../../../pipeline/calibrate/text.ts";
 import { consecutiveWindows } from "../../../pipeline/calibrate/windows.ts";
@@ -39,7 +39,6 @@ Deno.test("evaluate() of the exported model gives the perplexity that tuning see
   using artefact = await openArtefact(out);
   const description = describeModel(checkpoint.config, checkpoint.tensors);
   await using engine = openBlockEngine(runtime, description, checkpoint);
-  await using products = await openFactorWeights(runtime);
   await using head = await openHead(runtime, description, checkpoint);
   const windows = consecutiveWindows(ids, 64);
   const factors = async (name: string) =>
@@ -48,7 +47,7 @@ Deno.test("evaluate() of the exported model gives the perplexity that tuning see
     { engine, windows, directory: `${out}/chain`, batch: 4 },
     "compressed",
     description.blocks.length,
-    (block) => committedWeights(engine, products, block, factors),
+    (block) => committedWeights(engine, block, factors),
   );
   const { loss } = await head.crossEntropy(output.read(windows.map((_, at) => at)), windows, false);
   const seen = Math.exp(loss / (windows.length * 63));

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import * as v from "valibot";
+import { factorsOfKind } from "../../../pipeline/stream/factors.ts";
 import type { DbfFactors } from "../../../pipeline/stream/stage.ts";
 import { logitDistillation } from "../../../plugins/distillation/logits.ts";
 import { lossesOf, openSmallRun } from "../reconstruction/small_run.ts";
@@ -19,7 +20,7 @@ async function distil(run: Run, options: Record<string, unknown>) {
       calibration,
       factors: (name) => Promise.resolve(factors.get(name)!),
       commit(name, each) {
-        committed.set(name, each);
+        committed.set(name, factorsOfKind(name, each, "dbf"));
         return Promise.resolve();
       },
     },

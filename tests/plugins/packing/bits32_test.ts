@@ -60,7 +60,7 @@ Deno.test("unpackFactors() refuses impossible layers", async () => {
     const error = assertThrows(() => unpackFactors(job.name, [20, 10], { ...layer, ...change })) as Error;
     assert(error.message.includes(part) && error.message.includes(job.name), error.message);
   };
-  refused({ kind: "nbits" }, "its kind is nbits");
+  refused({ kind: "mystery" }, "its kind is mystery");
   refused({ attributes: { ...layer.attributes, layout: 99 } }, "layout");
   refused({ attributes: { ...layer.attributes, rank: 1e12 } }, "rank");
   refused({ attributes: { ...layer.attributes, rank: 6.5 } }, "rank");

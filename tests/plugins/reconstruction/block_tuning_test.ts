@@ -47,6 +47,7 @@ Deno.test("blockTuning refuses to run without calibration windows", async () => 
     jobs,
     importance,
     calibration: [],
+    wantsInputMoment: () => false,
     factorize: () => Promise.reject(new Error("not reached")),
     committed: () => Promise.resolve(undefined),
   };

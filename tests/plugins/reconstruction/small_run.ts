@@ -1,3 +1,4 @@
+import { factorsOfKind } from "../../../pipeline/stream/factors.ts";
 import * as v from "valibot";
 import { openRuntime } from "../../../kernels/runtime/open.ts";
 import { openCheckpoint } from "../../../pipeline/checkpoint/open.ts";
@@ -76,6 +77,7 @@ export async function openSmallRun(bits = 1, fixture = "llama") {
             jobs: jobs.filter(({ block }) => block === index),
             importance,
             calibration,
+            wantsInputMoment: () => false,
             factorize: (job, weight) =>
               dbfAdmm.run({ job, weight, importance: importance.get(job.name) }, admm, context),
             committed: (name) => Promise.resolve(factors.get(name)),
@@ -83,7 +85,7 @@ export async function openSmallRun(bits = 1, fixture = "llama") {
           v.parse(stage.options, options),
           context,
         );
-        for (const [name, each] of made) factors.set(name, each);
+        for (const [name, each] of made) factors.set(name, factorsOfKind(name, each, "dbf"));
       }
       return factors;
     },

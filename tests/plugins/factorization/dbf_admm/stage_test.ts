@@ -4,6 +4,7 @@ import { openRuntime } from "../../../../kernels/runtime/open.ts";
 import type { TensorHandle } from "../../../../pipeline/checkpoint/types.ts";
 import type { DbfEvent } from "../../../../pipeline/stream/events.ts";
 import type { DbfFactors, LayerImportance } from "../../../../pipeline/stream/stage.ts";
+import { factorsOfKind } from "../../../../pipeline/stream/factors.ts";
 import { dbfAdmm } from "../../../../plugins/factorization/dbf_admm/stage.ts";
 import { type Matrix, matrix, randomMatrix, reconstruct, weightedError } from "./twins.ts";
 
@@ -32,7 +33,7 @@ async function run(
 ): Promise<{ factors: DbfFactors; events: DbfEvent[] }> {
   const events: DbfEvent[] = [];
   const name = "model.layers.0.mlp.up_proj.weight";
-  const factors = await dbfAdmm.run(
+  const made = await dbfAdmm.run(
     {
       job: { name, block: 0, role: "mlp.up_proj", rows: w.rows, cols: w.cols, rank, seed },
       weight: handle(name, w),
@@ -41,7 +42,7 @@ async function run(
     v.parse(dbfAdmm.options, { effort: "fast", ...options }),
     { runtime, signal: new AbortController().signal, scratch: "", emit: (event) => events.push(event) },
   );
-  return { factors, events };
+  return { factors: factorsOfKind(name, made, "dbf"), events };
 }
 
 Deno.test("dbfAdmm reports the weighted error of the factors it returns", async () => {

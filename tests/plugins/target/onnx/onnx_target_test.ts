@@ -198,7 +198,7 @@ Deno.test("a model with binary layers gives the logits of its dense twin and hol
     assertEquals(stored.dims.map(Number), packedShape(40, weight.cols));
     assertEquals(stored.rawData.length, packedBytes(40, weight.cols)); // below 1 KiB, so inside the model file
     const card = await Deno.readTextFile(`${parent}/false/README.md`);
-    assertEquals(card.includes(`${layers.size} dbf`) && card.includes("sign bits a weight"), true);
+    assertEquals(card.includes(`${layers.size} dbf`) && card.includes("bits a weight"), true);
   } finally {
     await Deno.remove(parent, { recursive: true });
   }
