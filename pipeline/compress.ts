@@ -10,6 +10,7 @@ import { builtinStages } from "../plugins/mod.ts";
 import { contentHash } from "./artefact/content_hash.ts";
 import { openArtefact } from "./artefact/reader.ts";
 import { type ArtefactWriter, type CommitStep, openArtefactWriter } from "./artefact/writer.ts";
+import { residentChains } from "./calibrate/resident_chains.ts";
 import { openCheckpoint } from "./checkpoint/open.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import { loadCalibration } from "./compress_calibration.ts";
@@ -95,6 +96,7 @@ export async function compress(input: RecipeInput | Recipe, options: CompressOpt
     : undefined;
   refuseProblems(problems);
   const runtime = options.runtime ?? owned!;
+  await using _chains = residentChains(runtime);
   const calibration = await loadCalibration(recipe, chosen.model, { runtime, signal, emit });
 
   const fingerprint = await makeFingerprint({ checkpoint, recipe, bitsPerWeight, stages, calibration, runtime });

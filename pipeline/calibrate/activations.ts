@@ -1,22 +1,20 @@
 /**
- * Block inputs and outputs of all calibration windows, in a file: read by batches, never held together.
+ * Block inputs and outputs of all calibration windows, in a file or on the device: taken by batches.
  *
  * @module
  */
+import type { Runtime, Tensor } from "../../kernels/runtime/types.ts";
+import { readFloats } from "./engine.ts";
 
-/** Activations `(windows, tokens, features)` f32 in one file. */
-export interface Activations extends Disposable {
-  readonly path: string;
-  readonly windows: number;
-  readonly tokens: number;
-  readonly features: number;
-  /** Copies windows, in the order asked for, into one array `(indices.length, tokens, features)`. */
-  read(indices: readonly number[]): Float32Array;
-  /** Stores consecutive windows from `first` on. */
-  write(first: number, data: Float32Array): void;
+/** Activations `(windows, tokens, features)` f32. */
+export interface Activations extends Disposable, ActivationShape {
+  /** Windows in the order asked for, `(indices.length, tokens, features)`, on the device; the caller disposes it. */
+  tensor(indices: readonly number[]): Promise<Tensor>;
+  /** Stores consecutive windows from `first` on, `(any, tokens, features)`; takes the tensor over. */
+  write(first: number, data: Tensor): Promise<void>;
 }
 
-/** Shape of the activations in a file. */
+/** Shape of activations. */
 export interface ActivationShape {
   readonly windows: number;
   readonly tokens: number;
@@ -30,6 +28,7 @@ export interface ActivationShape {
  * @throws {RangeError} when an existing file has another size than the shape says.
  */
 export function openActivations(
+  runtime: Runtime,
   path: string,
   shape: ActivationShape,
   options: { readonly create: boolean },
@@ -46,20 +45,20 @@ export function openActivations(
   }
   let closed = false;
   return {
-    path,
     ...shape,
-    read(indices) {
+    tensor(indices) {
       const data = new Float32Array(indices.length * tokens * features);
       const bytes = new Uint8Array(data.buffer);
       indices.forEach((window, place) => {
         file.seekSync(window * windowBytes, Deno.SeekMode.Start);
         readFully(file, path, bytes.subarray(place * windowBytes, (place + 1) * windowBytes));
       });
-      return data;
+      return Promise.resolve(runtime.tensor("float32", data, [indices.length, tokens, features]));
     },
-    write(first, data) {
+    async write(first, data) {
+      const floats = await readFloats(data);
       file.seekSync(first * windowBytes, Deno.SeekMode.Start);
-      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      const bytes = new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength);
       for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
     },
     [Symbol.dispose]() {

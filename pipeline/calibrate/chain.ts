@@ -7,7 +7,8 @@ import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { BlockDescription } from "../model/types.ts";
 import { type Activations, batchesOf, openActivations } from "./activations.ts";
 import { openEmbedding } from "./embedding.ts";
-import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, readFloats } from "./engine.ts";
+import { type BlockEngine, disposeFeeds, type Feeds, feedsFor } from "./engine.ts";
+import { residentChains, staysResident } from "./resident_chains.ts";
 
 /** Which model the activations are of. */
 export type ChainKind = "full" | "compressed";
@@ -23,6 +24,8 @@ export interface ChainOptions {
   readonly directory: string;
   /** Windows a forward run. */
   readonly batch: number;
+  /** Keep the activations on the device instead of in files. Default: on a GPU, where they fit. */
+  readonly resident?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -34,25 +37,40 @@ function shapeOf({ windows, engine }: ChainOptions) {
   return { windows: windows.length, tokens: windows[0].length, features: engine.model.hiddenSize };
 }
 
+function isResident(options: ChainOptions): boolean {
+  return options.resident ?? staysResident(options.engine.runtime, shapeOf(options));
+}
+
 function openExisting(options: ChainOptions, kind: ChainKind, block: number): Activations | undefined {
+  const path = fileOf(options.directory, kind, block);
+  const { runtime } = options.engine;
+  if (isResident(options)) return residentChains(runtime).find(path, shapeOf(options));
   try {
-    return openActivations(fileOf(options.directory, kind, block), shapeOf(options), { create: false });
+    return openActivations(runtime, path, shapeOf(options), { create: false });
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof RangeError) return undefined;
     throw error;
   }
 }
 
-/** Writes activations to a new file that appears whole or not at all. */
+/** Writes activations that appear whole or not at all. */
 async function writeWhole(
   options: ChainOptions,
   path: string,
-  fill: (file: Activations) => Promise<void> | void,
+  fill: (activations: Activations) => Promise<void>,
 ): Promise<void> {
+  const { runtime } = options.engine;
+  if (isResident(options)) {
+    const store = residentChains(runtime);
+    using made = store.create(shapeOf(options));
+    await fill(made);
+    store.keep(path, made);
+    return;
+  }
   await Deno.mkdir(options.directory, { recursive: true });
   const partial = `${path}.partial`;
   {
-    using file = openActivations(partial, shapeOf(options), { create: true });
+    using file = openActivations(runtime, partial, shapeOf(options), { create: true });
     await fill(file);
   }
   await Deno.rename(partial, path);
@@ -71,16 +89,16 @@ export async function advanceChain(
   feeds: Feeds,
 ): Promise<Activations> {
   const { engine, batch, signal } = options;
-  const { tokens, features, windows } = input;
+  const { tokens, windows } = input;
   const next = engine.model.blocks.indexOf(block) + 1;
   const linears = new Map(block.linears.map(({ role }) => [role, "frozen" as const]));
   await writeWhole(options, fileOf(options.directory, kind, next), async (file) => {
     for (const indices of batchesOf(windows, batch)) {
       signal?.throwIfAborted();
       const session = await engine.session(block, { kind: "forward", batch: indices.length, tokens, linears });
-      using x: Tensor = engine.runtime.tensor("float32", input.read(indices), [indices.length, tokens, features]);
+      using x: Tensor = await input.tensor(indices);
       const { y } = await session.run(feedsFor(session, feeds, { x }));
-      file.write(indices[0], await readFloats(y));
+      await file.write(indices[0], y);
     }
   });
   return openExisting(options, kind, next)!;
@@ -102,9 +120,11 @@ export async function openChain(
   while (input === undefined && at > 0) input = openExisting(options, kind, --at);
   if (input === undefined) {
     const embed = await openEmbedding(engine.checkpoint, engine.model);
-    await writeWhole(options, fileOf(options.directory, kind, 0), (file) => {
+    const { tokens, features } = shapeOf(options);
+    await writeWhole(options, fileOf(options.directory, kind, 0), async (file) => {
       for (const indices of batchesOf(options.windows.length, options.batch)) {
-        file.write(indices[0], embed(indices.map((index) => options.windows[index])));
+        const rows = embed(indices.map((index) => options.windows[index]));
+        await file.write(indices[0], engine.runtime.tensor("float32", rows, [indices.length, tokens, features]));
       }
     });
     input = openExisting(options, kind, 0)!;
@@ -121,11 +141,13 @@ export async function openChain(
   return input;
 }
 
-/** Removes the file of a block's input; the embeddings stay. */
+/** Removes a block's input; the embeddings stay. */
 export function dropChain(options: ChainOptions, kind: ChainKind, block: number): void {
   if (block === 0) return;
+  const path = fileOf(options.directory, kind, block);
+  if (isResident(options)) return residentChains(options.engine.runtime).drop(path);
   try {
-    Deno.removeSync(fileOf(options.directory, kind, block));
+    Deno.removeSync(path);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }

@@ -69,7 +69,7 @@ async function runBlock(
   }
 }
 
-/** One step on a batch of windows; returns the mean KL divergence in nats a token before it. */
+/** One step on a batch of windows, whose `input` it takes over; returns the mean KL divergence in nats a token before it. */
 async function distilStep(
   run: {
     readonly engine: BlockEngine;
@@ -78,19 +78,13 @@ async function distilStep(
     readonly optimizer: AdamW;
     readonly head: Awaited<ReturnType<typeof openHead>>;
   },
-  data: {
-    readonly input: Float32Array;
-    readonly teacher: Float32Array;
-    readonly batch: number;
-    readonly tokens: number;
-  },
+  data: { readonly input: Tensor; readonly teacher: Tensor },
   step: number,
   factor: number,
 ): Promise<number> {
   const { engine, blocks, store, optimizer, head } = run;
-  const { batch, tokens } = data;
-  const shape = [batch, tokens, engine.model.hiddenSize];
-  const inputs: Tensor[] = [engine.runtime.tensor("float32", data.input, shape)];
+  const { shape } = data.input;
+  const inputs: Tensor[] = [data.input];
   for (const each of blocks) {
     const { index } = each.block;
     const x = inputs[inputs.length - 1];
@@ -99,26 +93,26 @@ async function distilStep(
     if (store.has(index)) store.release(index);
   }
   using output = inputs.pop()!;
-  const { loss, gradient: atOutput } = await head.distillation(await output.read() as Float32Array, data.teacher);
-  let gradient = engine.runtime.tensor("float32", atOutput, shape);
+  const found = await head.distillation(output, data.teacher);
+  let { gradient } = found;
   for (const each of [...blocks].reverse()) {
     using x = inputs.pop()!;
     const { index } = each.block;
     const vectors = store.has(index) ? await store.open(index) : undefined;
     const parameters = vectors && { latents: vectors.latents.parameter, scales: vectors.scales.parameter };
-    const found = await runBlock(engine, each, "backward", shape, { x, gradient, ...parameters });
+    const gradients = await runBlock(engine, each, "backward", shape, { x, gradient, ...parameters });
     gradient[Symbol.dispose]();
-    gradient = found.x_gradient;
+    gradient = gradients.x_gradient;
     if (vectors === undefined) continue;
     for (const name of FACTOR_VECTORS) {
       if (vectors[name].parameter.shape[0] === 0) continue;
-      using own = found[`${name}_gradient`];
+      using own = gradients[`${name}_gradient`];
       await optimizer.step(vectors[name], own, step, factor);
     }
     await store.close(index);
   }
   gradient[Symbol.dispose]();
-  return loss / (batch * tokens);
+  return found.loss / (shape[0] * shape[1]);
 }
 
 /**
@@ -175,7 +169,8 @@ export async function distilModel(
   for (let step = first; step < steps; step++) {
     context.signal.throwIfAborted();
     const indices = batches(step);
-    const data = { input: inputs.read(indices), teacher: teacher.read(indices), batch, tokens };
+    using target = await teacher.tensor(indices);
+    const data = { input: await inputs.tensor(indices), teacher: target };
     const loss = await distilStep({ engine, blocks, store, optimizer, head }, data, step, cosineFactor(step, steps));
     running = Number.isNaN(running) ? loss : (1 - LOSS_SMOOTHING) * running + LOSS_SMOOTHING * loss;
     context.emit({

@@ -10,7 +10,7 @@ import { createGraph } from "../graph/graph.ts";
 import { add, div, gatherElements, gemm, max, mul, sqrt, squeeze, sub, transpose, unsqueeze } from "../graph/ops.ts";
 import type { Graph } from "../graph/types.ts";
 import type { BlockDescription } from "../model/types.ts";
-import { batchesOf } from "./activations.ts";
+import { type Activations, batchesOf } from "./activations.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, readFloats } from "./engine.ts";
 import type { WeightCorrection } from "./reconstruct.ts";
 
@@ -89,20 +89,19 @@ export function errorCompensation(
     }
     const exactWeights = await engine.weights(block);
     const name = `rows/${role}`;
-    const { tokens, features, windows } = inputs;
+    const { tokens, windows } = inputs;
     const linears = new Map(block.linears.map((linear) => [linear.role, "frozen" as const]));
     await using accumulate = await runtime.load(encodeModel(accumulationGraph(cols)), { name: "error statistics" });
     const zero = () => runtime.tensor("float32", new Float32Array(cols * cols), [cols, cols]);
     let sums = { covariance: zero(), cross: zero() };
     for (const indices of batchesOf(windows, options.batch)) {
       const session = await engine.session(block, { kind: "capture", batch: indices.length, tokens, linears });
-      const shape = [indices.length, tokens, features];
-      const rowsOf = async (data: Float32Array, feeds: Feeds): Promise<Tensor> => {
-        using x = runtime.tensor("float32", data, shape);
+      const rowsOf = async (of: Activations, feeds: Feeds): Promise<Tensor> => {
+        using x = await of.tensor(indices);
         return (await session.run(feedsFor(session, frozen, feeds, { x }), { outputs: [name] }))[name];
       };
-      using exact = await rowsOf(reference.read(indices), exactWeights);
-      using actual = await rowsOf(inputs.read(indices), { ...current, ...temporary });
+      using exact = await rowsOf(reference, exactWeights);
+      using actual = await rowsOf(inputs, { ...current, ...temporary });
       const next = await accumulate.run({ exact, actual, ...sums });
       disposeFeeds(sums);
       sums = { covariance: next.covariance_next, cross: next.cross_next };

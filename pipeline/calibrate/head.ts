@@ -6,36 +6,30 @@
 import type { Runtime, Session, Tensor } from "../../kernels/runtime/types.ts";
 import type { CheckpointReader } from "../checkpoint/types.ts";
 import { encodeModel } from "../graph/encode.ts";
+import type { Graph } from "../graph/types.ts";
 import type { ModelDescription } from "../model/types.ts";
-import { readFloats, readScalar } from "./engine.ts";
-import { buildCrossEntropy, buildDistillationLoss } from "./head_graph.ts";
+import { disposeFeeds, type Feeds, readScalar } from "./engine.ts";
+import { buildCrossEntropy, buildDistillationLoss, buildJoinRows } from "./head_graph.ts";
 
-/** Most logits in one run: 64 MB of f32 (512 MB on a GPU), of which a loss holds a handful. */
-const MOST_LOGITS = { cpu: 2 ** 24, cuda: 2 ** 27, webgpu: 2 ** 25 } as const;
+/** Most logits in one run: 64 MB of f32 (1 GB on a GPU), of which a loss holds a handful. */
+const MOST_LOGITS = { cpu: 2 ** 24, cuda: 2 ** 28, webgpu: 2 ** 25 } as const;
+
+/** Final norm, head and losses of a model. Hidden states are outputs of the last block, `(windows, tokens, hidden)`. */
+export interface Head extends AsyncDisposable {
+  /** Cross-entropy of each window's next tokens, summed over all predicted tokens, nats. */
+  crossEntropy(hidden: Tensor, windows: readonly Int32Array[]): Promise<number>;
+  /** The same with the gradient of the sum, of the shape of `hidden`. */
+  crossEntropyGradient(hidden: Tensor, windows: readonly Int32Array[]): Promise<HeadLoss>;
+  /** KL(teacher ‖ student), summed over tokens, nats, with the gradient of its mean, of the shape of `hidden`. */
+  distillation(hidden: Tensor, teacher: Tensor): Promise<HeadLoss>;
+}
 
 /** A loss and where it pulls. */
 export interface HeadLoss {
   /** Sum over rows, nats. */
   readonly loss: number;
-  /** Of the shape of the hidden states; `undefined` where it was not asked for. */
-  readonly gradient: Float32Array;
-}
-
-/** Final norm, head and losses of a model. */
-export interface Head extends AsyncDisposable {
-  /**
-   * Cross-entropy of each window's next tokens.
-   *
-   * @param hidden Output of the last block, `(windows, tokens, hidden)`.
-   * @returns The sum over all predicted tokens and its gradient; `gradient` is empty without `withGradient`.
-   */
-  crossEntropy(hidden: Float32Array, windows: readonly Int32Array[], withGradient: boolean): Promise<HeadLoss>;
-  /**
-   * KL(teacher ‖ student), summed over tokens, with the gradient of its mean.
-   *
-   * @param hidden Student's and teacher's outputs of the last block, `(rows, hidden)` each.
-   */
-  distillation(hidden: Float32Array, teacher: Float32Array): Promise<HeadLoss>;
+  /** Of the shape of the hidden states; disposed by the caller. */
+  readonly gradient: Tensor;
 }
 
 /** Reads final norm and head and loads the losses when first used. */
@@ -47,58 +41,66 @@ export async function openHead(runtime: Runtime, model: ModelDescription, checkp
   const sized = { ...model, vocabularySize: matrix.shape[0] };
   const chunk = Math.max(1, Math.floor(MOST_LOGITS[runtime.provider] / vocabularySize));
   const sessions = new Map<string, Promise<Session>>();
-  const session = (name: string, build: () => ReturnType<typeof buildCrossEntropy>) => {
+  const session = (name: string, build: () => Graph) => {
     let found = sessions.get(name);
     if (found === undefined) sessions.set(name, found = runtime.load(encodeModel(build()), { name }));
     return found;
   };
-  const rowsOf = (data: Float32Array, start: number, end: number): Tensor =>
-    runtime.tensor("float32", data.subarray(start * hiddenSize, end * hiddenSize), [end - start, hiddenSize]);
+  const index = (at: number) => runtime.tensor("int64", BigInt64Array.of(BigInt(at)), [1]);
+
+  /** Runs a loss over all rows in chunks; `more` gives its other feeds for rows `[from, to)`, disposed here. */
+  const overRows = async (run: Session, hidden: Tensor, more: (from: number, to: number) => Feeds, kept: Feeds) => {
+    const rows = hidden.byteLength / 4 / hiddenSize;
+    const pieces: Feeds = {};
+    let loss = 0;
+    for (let from = 0; from < rows; from += chunk) {
+      const to = Math.min(rows, from + chunk);
+      const own = { start: index(from), end: index(to), ...more(from, to) };
+      const found = await run.run({ hidden, norm, head, ...kept, ...own });
+      disposeFeeds(own);
+      loss += await readScalar(found.loss);
+      if (found.gradient !== undefined) pieces[`rows${Object.keys(pieces).length}`] = found.gradient;
+    }
+    return { loss, pieces };
+  };
+  const joined = async (pieces: Feeds, shape: readonly number[]): Promise<Tensor> => {
+    const count = Object.keys(pieces).length;
+    const join = await session(JSON.stringify(["join", count, shape]), () => buildJoinRows(count, shape));
+    const { all } = await join.run(pieces);
+    disposeFeeds(pieces);
+    return all;
+  };
+  const crossEntropy = async (hidden: Tensor, windows: readonly Int32Array[], gradient: boolean) => {
+    const tokens = windows[0].length;
+    const labels = new BigInt64Array(windows.length * tokens);
+    const mask = new Float32Array(windows.length * tokens);
+    windows.forEach((window, at) => {
+      for (let t = 0; t + 1 < tokens; t++) {
+        labels[at * tokens + t] = BigInt(window[t + 1]);
+        mask[at * tokens + t] = 1;
+      }
+    });
+    const run = await session(
+      gradient ? "cross-entropy with gradient" : "cross-entropy",
+      () => buildCrossEntropy(sized, { gradient }),
+    );
+    return await overRows(run, hidden, (from, to) => ({
+      labels: runtime.tensor("int64", labels.slice(from, to), [to - from]),
+      mask: runtime.tensor("float32", mask.slice(from, to), [to - from]),
+    }), {});
+  };
 
   return {
-    async crossEntropy(hidden, windows, withGradient) {
-      const tokens = windows[0].length;
-      const rows = windows.length * tokens;
-      const labels = new BigInt64Array(rows);
-      const mask = new Float32Array(rows);
-      windows.forEach((window, at) => {
-        for (let t = 0; t + 1 < tokens; t++) {
-          labels[at * tokens + t] = BigInt(window[t + 1]);
-          mask[at * tokens + t] = 1;
-        }
-      });
-      const run = await session(
-        withGradient ? "cross-entropy with gradient" : "cross-entropy",
-        () => buildCrossEntropy(sized, { gradient: withGradient }),
-      );
-      const gradient = new Float32Array(withGradient ? hidden.length : 0);
-      let loss = 0;
-      for (let start = 0; start < rows; start += chunk) {
-        const end = Math.min(rows, start + chunk);
-        using part = rowsOf(hidden, start, end);
-        using label = runtime.tensor("int64", labels.slice(start, end), [end - start]);
-        using counted = runtime.tensor("float32", mask.slice(start, end), [end - start]);
-        const found = await run.run({ hidden: part, norm, head, labels: label, mask: counted });
-        loss += await readScalar(found.loss);
-        if (withGradient) gradient.set(await readFloats(found.gradient), start * hiddenSize);
-      }
-      return { loss, gradient };
+    crossEntropy: async (hidden, windows) => (await crossEntropy(hidden, windows, false)).loss,
+    async crossEntropyGradient(hidden, windows) {
+      const { loss, pieces } = await crossEntropy(hidden, windows, true);
+      return { loss, gradient: await joined(pieces, hidden.shape) };
     },
     async distillation(hidden, teacher) {
-      const rows = hidden.length / hiddenSize;
       const run = await session("distillation loss", () => buildDistillationLoss(sized));
-      const gradient = new Float32Array(hidden.length);
-      using share = runtime.tensor("float32", Float32Array.of(1 / rows), []);
-      let loss = 0;
-      for (let start = 0; start < rows; start += chunk) {
-        const end = Math.min(rows, start + chunk);
-        using part = rowsOf(hidden, start, end);
-        using target = rowsOf(teacher, start, end);
-        const found = await run.run({ hidden: part, teacher: target, norm, head, share });
-        loss += await readScalar(found.loss);
-        gradient.set(await readFloats(found.gradient), start * hiddenSize);
-      }
-      return { loss, gradient };
+      using share = runtime.tensor("float32", Float32Array.of(hiddenSize / (hidden.byteLength / 4)), []);
+      const { loss, pieces } = await overRows(run, hidden, () => ({}), { teacher, share });
+      return { loss, gradient: await joined(pieces, hidden.shape) };
     },
     async [Symbol.asyncDispose]() {
       norm[Symbol.dispose]();

@@ -7,7 +7,21 @@ import { buildHead } from "../model/decoder_graph.ts";
 import type { ModelDescription } from "../model/types.ts";
 import { differentiate } from "../graph/differentiate.ts";
 import { createGraph } from "../graph/graph.ts";
-import { exp, gatherElements, gemm, logSoftmax, mul, neg, reduceSum, squeeze, sub, unsqueeze } from "../graph/ops.ts";
+import {
+  concat,
+  exp,
+  gatherElements,
+  gemm,
+  logSoftmax,
+  mul,
+  neg,
+  reduceSum,
+  reshape,
+  slice,
+  squeeze,
+  sub,
+  unsqueeze,
+} from "../graph/ops.ts";
 import type { Graph, Value } from "../graph/types.ts";
 
 /** Logits `(rows, vocabulary)` of hidden states `(rows, hidden)`. */
@@ -23,16 +37,24 @@ export function buildLogits(g: Graph, model: ModelDescription, hidden: Value, no
   }, hidden);
 }
 
+/** Rows `[start, end)` of hidden states `name` `(windows, tokens, hidden)`. */
+function rowsOf(g: Graph, model: ModelDescription, name: string, start: Value, end: Value): Value {
+  const all = g.input(name, "float32", ["windows", "tokens", model.hiddenSize]);
+  return slice(g, reshape(g, all, [-1, model.hiddenSize]), 0, start, end);
+}
+
 function headInputs(g: Graph, model: ModelDescription) {
-  const hidden = g.input("hidden", "float32", ["rows", model.hiddenSize]);
+  const start = g.input("start", "int64", [1]), end = g.input("end", "int64", [1]);
+  const hidden = rowsOf(g, model, "hidden", start, end);
   const norm = g.input("norm", "float32", [model.hiddenSize]);
   const head = g.input("head", "float32", [model.vocabularySize, model.hiddenSize]);
-  return { hidden, norm, head, logits: buildLogits(g, model, hidden, norm, head) };
+  return { start, end, hidden, norm, head, logits: buildLogits(g, model, hidden, norm, head) };
 }
 
 /**
- * Cross-entropy of the next token. Inputs `hidden` `(rows, hidden)`, `norm`, `head`, `labels` int64 `(rows,)`, `mask` f32
- * `(rows,)` (0 where there is no next token). Outputs `loss`, the masked sum in nats, and `gradient` of it `(rows, hidden)`.
+ * Cross-entropy of the next token. Inputs `hidden` `(windows, tokens, hidden)`, `norm`, `head`, `start` and `end` of the
+ * rows, `labels` int64 `(rows,)`, `mask` f32 `(rows,)` (0 where there is no next token). Outputs `loss`, the masked sum in
+ * nats, and `gradient` of it `(rows, hidden)`.
  */
 export function buildCrossEntropy(model: ModelDescription, options: { readonly gradient: boolean }): Graph {
   const g = createGraph("cross_entropy");
@@ -47,14 +69,14 @@ export function buildCrossEntropy(model: ModelDescription, options: { readonly g
 }
 
 /**
- * KL(teacher ‖ student) of the next token's distribution. Inputs `hidden` and `teacher` `(rows, hidden)`, `norm`, `head`,
- * `share`, a scalar that the gradient is multiplied by (1 / tokens for the mean). Outputs `loss`, the sum in nats, and
- * `gradient` at `hidden`.
+ * KL(teacher ‖ student) of the next token's distribution. Inputs `hidden` and `teacher` `(windows, tokens, hidden)`,
+ * `norm`, `head`, `start` and `end` of the rows, `share`, a scalar that the gradient is multiplied by (1 / tokens for the
+ * mean). Outputs `loss`, the sum in nats, and `gradient` at `hidden` `(rows, hidden)`.
  */
 export function buildDistillationLoss(model: ModelDescription): Graph {
   const g = createGraph("distillation_loss");
-  const { hidden, norm, head, logits } = headInputs(g, model);
-  const teacher = g.input("teacher", "float32", ["rows", model.hiddenSize]);
+  const { start, end, hidden, norm, head, logits } = headInputs(g, model);
+  const teacher = rowsOf(g, model, "teacher", start, end);
   const share = g.input("share", "float32", []);
   const student = logSoftmax(g, logits);
   const target = logSoftmax(g, buildLogits(g, model, teacher, norm, head));
@@ -64,5 +86,14 @@ export function buildDistillationLoss(model: ModelDescription): Graph {
   const atLogits = mul(g, sub(g, exp(g, student), probability), share);
   g.output("loss", loss);
   g.output("gradient", differentiate(g, [{ value: logits, gradient: atLogits }], [hidden])[0]);
+  return g;
+}
+
+/** Joins `pieces` arrays of rows to `shape` `(windows, tokens, hidden)`: inputs `rows0` …, output `all`. */
+export function buildJoinRows(pieces: number, shape: readonly number[]): Graph {
+  const g = createGraph("join_rows");
+  const width = shape[shape.length - 1];
+  const parts = Array.from({ length: pieces }, (_, at) => g.input(`rows${at}`, "float32", [`count${at}`, width]));
+  g.output("all", reshape(g, pieces === 1 ? parts[0] : concat(g, parts, 0), shape));
   return g;
 }

@@ -10,14 +10,14 @@ import { batchesOf } from "./activations.ts";
 import { batchWindows } from "./batch_size.ts";
 import type { BlockGraphOptions } from "./block_graph.ts";
 import { openEmbedding } from "./embedding.ts";
-import { type BlockEngine, disposeFeeds, feedsFor, readFloats } from "./engine.ts";
+import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, readFloats } from "./engine.ts";
 import { openHead } from "./head.ts";
 
 /** How importance is gathered. */
 export interface ImportanceOptions {
   /** Tokens a run, in whole windows. Default 2048. */
   readonly batchTokens?: number;
-  /** Bytes of stored block inputs, which decide how many windows go through at once. Default 256 MiB. */
+  /** Bytes of stored block inputs, which decide how many windows go through at once. Default 256 MiB, 16 GiB on a GPU. */
   readonly storeBytes?: number;
   /** See {@linkcode BlockGraphOptions.clipQuantile}. Default 1. */
   readonly clipQuantile?: number;
@@ -31,6 +31,9 @@ export interface ImportanceResult {
   readonly layers: ReadonlyMap<string, LayerImportance>;
   readonly loss: number;
 }
+
+/** Default of {@linkcode ImportanceOptions.storeBytes} by provider. */
+export const STORE_BYTES = { cpu: 2 ** 28, cuda: 2 ** 34, webgpu: 2 ** 30 } as const;
 
 /** Adds `part` to the sum under `name`. */
 function accumulate(sums: Map<string, Float64Array>, name: string, part: Float32Array): void {
@@ -71,7 +74,7 @@ async function gather(
 ): Promise<ImportanceResult> {
   const { model, runtime } = engine;
   const { blocks, hiddenSize } = model;
-  const { batchTokens = 2048, storeBytes = 256 * 2 ** 20, clipQuantile, signal } = options;
+  const { batchTokens = 2048, storeBytes = STORE_BYTES[runtime.provider], clipQuantile, signal } = options;
   const batch = batchWindows(batchTokens, windows, "importance");
   const tokens = windows[0].length;
   const perWindow = 4 * tokens * hiddenSize * (backward ? blocks.length + 2 : 3);
@@ -91,54 +94,61 @@ async function gather(
     });
   const embed = await openEmbedding(engine.checkpoint, model);
   await using head = backward ? await openHead(runtime, model, engine.checkpoint) : undefined;
-  const tensor = (data: Float32Array, size: number): Tensor =>
-    runtime.tensor("float32", data, [size, tokens, hiddenSize]);
+  /** Runs a graph of a block on one batch; what it returns beside `kept` is added to the sums. */
+  const runOn = async (
+    kind: BlockGraphOptions["kind"],
+    block: number,
+    feeds: Feeds,
+    kept: "y" | "x_gradient",
+    given: Feeds & { readonly x: Tensor },
+  ): Promise<Tensor> => {
+    const { shape } = given.x;
+    const session = await graph(kind, block, shape[0]);
+    // Kept for many runs: inside the session's arena it would hold the arena's whole memory.
+    const into = { [kept]: runtime.empty("float32", shape) };
+    const { [kept]: result, ...statistics } = await session.run(feedsFor(session, feeds, given), { into });
+    for (const [name, value] of Object.entries(statistics)) {
+      accumulate(sums, `${block}/${name}`, await readFloats(value));
+    }
+    return result;
+  };
 
   for (const indices of chunks) {
     const parts = batchesOf(indices.length, batch).map((part) => part.map((index) => windows[indices[index]]));
     // stored[block][part]: input of the block; after the last block, the model's output
-    let stored = [parts.map((part) => embed(part))];
+    let stored = [parts.map((part) => runtime.tensor("float32", embed(part), [part.length, tokens, hiddenSize]))];
     for (let block = 0; block < blocks.length; block++) {
       signal?.throwIfAborted();
       const feeds = { ...await engine.vectors(blocks[block]), ...await engine.weights(blocks[block]) };
-      const outputs: Float32Array[] = [];
-      for (const [at, input] of stored[stored.length - 1].entries()) {
-        const session = await graph(backward ? "forward" : "input-statistics", block, parts[at].length);
-        using x = tensor(input, parts[at].length);
-        const { y, ...statistics } = await session.run(feedsFor(session, feeds, { x }));
-        outputs.push(await readFloats(y));
-        for (const [name, value] of Object.entries(statistics)) {
-          accumulate(sums, `${block}/${name}`, await readFloats(value));
-        }
+      const inputs = stored[stored.length - 1], outputs: Tensor[] = [];
+      for (const x of inputs) {
+        outputs.push(await runOn(backward ? "forward" : "input-statistics", block, feeds, "y", { x }));
       }
       disposeFeeds(feeds);
+      if (!backward) inputs.forEach((x) => x[Symbol.dispose]());
       stored = backward ? [...stored, outputs] : [outputs];
       options.progress?.(++done, total);
     }
-    if (head === undefined) continue;
-    const gradients: Float32Array[] = [];
-    for (const [at, output] of stored.pop()!.entries()) {
-      const found = await head.crossEntropy(output, parts[at], true);
+    const gradients: Tensor[] = [];
+    for (const [at, hidden] of stored.pop()!.entries()) {
+      using output = hidden;
+      if (head === undefined) continue;
+      const found = await head.crossEntropyGradient(output, parts[at]);
       loss += found.loss;
       gradients.push(found.gradient);
     }
-    for (let block = blocks.length - 1; block >= 0; block--) {
+    for (let block = blocks.length - 1; block >= 0 && backward; block--) {
       signal?.throwIfAborted();
       const feeds = { ...await engine.vectors(blocks[block]), ...await engine.weights(blocks[block]) };
       for (const [at, input] of stored.pop()!.entries()) {
-        const session = await graph("statistics", block, parts[at].length);
-        using x = tensor(input, parts[at].length);
-        using gradient = tensor(gradients[at], parts[at].length);
-        const found = await session.run(feedsFor(session, feeds, { x, gradient }));
-        for (const [name, value] of Object.entries(found)) {
-          const read = await readFloats(value);
-          if (name === "x_gradient") gradients[at] = read;
-          else accumulate(sums, `${block}/${name}`, read);
-        }
+        using x = input;
+        using gradient = gradients[at];
+        gradients[at] = await runOn("statistics", block, feeds, "x_gradient", { x, gradient });
       }
       disposeFeeds(feeds);
       options.progress?.(++done, total);
     }
+    gradients.forEach((gradient) => gradient[Symbol.dispose]());
   }
 
   const count = windows.length * tokens;

@@ -6,14 +6,12 @@
 import type { Session, Tensor } from "../../kernels/runtime/types.ts";
 import type { Activations } from "./activations.ts";
 import type { AdamW, TrainedVector } from "./adamw.ts";
-import type { BlockEngine, Feeds } from "./engine.ts";
-import { feedsFor, readScalar } from "./engine.ts";
+import { type Feeds, feedsFor, readScalar } from "./engine.ts";
 import { cosineFactor } from "./schedule.ts";
 import { shuffledBatches } from "./shuffle.ts";
 
 /** One training of a block. */
 export interface TuneOptions {
-  readonly engine: BlockEngine;
   readonly optimizer: AdamW;
   /** The session of kind `tune`. */
   readonly session: Session;
@@ -43,16 +41,14 @@ const LAST_STEPS = 4;
 
 /** Trains `trained` with AdamW under a cosine schedule. */
 export async function tuneBlock(options: TuneOptions): Promise<TuneResult> {
-  const { engine, session, inputs, targets, batch, steps, trained, signal } = options;
-  const { tokens, features, windows } = inputs;
-  const shape = [batch, tokens, features];
-  const batches = shuffledBatches(windows, batch, options.seed);
+  const { session, inputs, targets, batch, steps, trained, signal } = options;
+  const batches = shuffledBatches(inputs.windows, batch, options.seed);
   let first = 0, last = 0;
   for (let step = 0; step < steps; step++) {
     signal?.throwIfAborted();
     const indices = batches(step);
-    using x: Tensor = engine.runtime.tensor("float32", inputs.read(indices), shape);
-    using target: Tensor = engine.runtime.tensor("float32", targets.read(indices), shape);
+    using x: Tensor = await inputs.tensor(indices);
+    using target: Tensor = await targets.tensor(indices);
     const parameters = Object.fromEntries(Object.entries(trained).map(([name, { parameter }]) => [name, parameter]));
     const found = await session.run(feedsFor(session, options.feeds, parameters, { x, target }));
     const loss = await readScalar(found.loss);

@@ -5,7 +5,7 @@
  */
 import * as v from "valibot";
 import { openBlockEngine } from "../../pipeline/calibrate/engine.ts";
-import { fisherDiagonal } from "../../pipeline/calibrate/importance.ts";
+import { fisherDiagonal, STORE_BYTES } from "../../pipeline/calibrate/importance.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 import { shrinkAll } from "./shrinkage.ts";
 
@@ -16,8 +16,8 @@ const options = v.strictObject({
   clipQuantile: v.optional(v.pipe(v.number(), v.gtValue(0), v.maxValue(1)), 0.999),
   /** Tokens a run, in whole windows. */
   batchTokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 2048),
-  /** Bytes of block inputs kept while a chunk of windows goes through the model. */
-  storeBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 256 * 2 ** 20),
+  /** Bytes of block inputs kept while a chunk of windows goes through the model. Default 256 MiB, 16 GiB on a GPU. */
+  storeBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))),
 });
 
 /** E[x²] and E[g²] of every linear from the next-token loss on calibration windows (the reference's weighting, arXiv 2505.11076), streamed block by block. */
@@ -29,7 +29,7 @@ export const fisherDiagonalImportance: Stage<"importance", typeof options> = def
   description: "E[x²] of inputs and E[g²] of output gradients from the model's loss on calibration text.",
   options,
   // the block's weights and their products with a batch, beside the stored inputs
-  estimate: ({ rows, cols }, { storeBytes }) => ({ peakBytes: storeBytes + 16 * 4 * rows * cols }),
+  estimate: ({ rows, cols }, { storeBytes = STORE_BYTES.cpu }) => ({ peakBytes: storeBytes + 16 * 4 * rows * cols }),
   async run({ checkpoint, model, calibration }, { shrinkage, ...rest }, { runtime, signal, emit }) {
     await using engine = openBlockEngine(runtime, model, checkpoint);
     const { layers } = await fisherDiagonal(engine, calibration, {

@@ -1,21 +1,51 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { batchesOf, openActivations } from "../../../pipeline/calibrate/activations.ts";
+import { openRuntime } from "../../../kernels/runtime/open.ts";
+import type { Runtime } from "../../../kernels/runtime/types.ts";
+import { type Activations, batchesOf, openActivations } from "../../../pipeline/calibrate/activations.ts";
 import { trainingSteps } from "../../../pipeline/calibrate/batch_size.ts";
+import { readFloats } from "../../../pipeline/calibrate/engine.ts";
 import { cutSegments, joinSegments } from "../../../pipeline/calibrate/parameters.ts";
+import { residentChains } from "../../../pipeline/calibrate/resident_chains.ts";
 import { shuffledBatches } from "../../../pipeline/calibrate/shuffle.ts";
 
+const SHAPE = { windows: 3, tokens: 2, features: 2 };
+
+/** Fills activations of {@linkcode SHAPE} with 0 … 11, the last window on its own. */
+async function fill(runtime: Runtime, activations: Activations): Promise<void> {
+  const numbers = Float32Array.from({ length: 12 }, (_, at) => at);
+  await activations.write(0, runtime.tensor("float32", numbers.slice(0, 8), [2, 2, 2]));
+  await activations.write(2, runtime.tensor("float32", numbers.slice(8), [1, 2, 2]));
+}
+
 Deno.test("openActivations() reads windows in any order and refuses a file of another size", async () => {
+  await using runtime = await openRuntime({ threads: 1 });
   const path = await Deno.makeTempFile();
-  const shape = { windows: 3, tokens: 2, features: 2 };
   {
-    using file = openActivations(path, shape, { create: true });
-    file.write(0, Float32Array.from({ length: 8 }, (_, at) => at));
-    file.write(2, Float32Array.of(8, 9, 10, 11));
+    using file = openActivations(runtime, path, SHAPE, { create: true });
+    await fill(runtime, file);
   }
-  using file = openActivations(path, shape, { create: false });
-  assertEquals(file.read([2, 0]), Float32Array.of(8, 9, 10, 11, 0, 1, 2, 3));
-  assertThrows(() => openActivations(path, { ...shape, windows: 4 }, { create: false }), RangeError, "48 bytes");
+  using file = openActivations(runtime, path, SHAPE, { create: false });
+  assertEquals(await readFloats(await file.tensor([2, 0])), Float32Array.of(8, 9, 10, 11, 0, 1, 2, 3));
+  assertThrows(() => openActivations(runtime, path, { ...SHAPE, windows: 4 }, { create: false }), RangeError, "48 byt");
   await Deno.remove(path);
+});
+
+Deno.test("residentChains() keeps windows in any order until they are dropped", async () => {
+  await using runtime = await openRuntime({ threads: 1 });
+  await using store = residentChains(runtime);
+  {
+    using made = store.create(SHAPE);
+    await fill(runtime, made);
+    store.keep("a", made);
+  }
+  assertEquals(residentChains(runtime), store);
+  using found = store.find("a", SHAPE)!;
+  assertEquals(await readFloats(await found.tensor([2, 0])), Float32Array.of(8, 9, 10, 11, 0, 1, 2, 3));
+  await found.write(0, runtime.tensor("float32", Float32Array.of(7, 7, 7, 7), [1, 2, 2]));
+  assertEquals(await readFloats(await found.tensor([0])), Float32Array.of(7, 7, 7, 7));
+  assertEquals(store.find("a", { ...SHAPE, windows: 2 }), undefined);
+  store.drop("a");
+  assertEquals(store.find("a", SHAPE), undefined);
 });
 
 Deno.test("batchesOf() covers all windows once, the last batch being shorter", () => {
