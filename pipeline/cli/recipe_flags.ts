@@ -43,7 +43,8 @@ export const RECIPE_FLAGS: FlagTable = {
   set: {
     kind: "list",
     value: "NAME=VALUE",
-    help: "a field of the recipe, a stage or its option: factorization.iterations=60, allocation=uniform",
+    help: "a field of the recipe, a stage or its option: factorization.iterations=60, allocation=measured; " +
+      "or bits of weights by REGEX: v_proj=2.5",
   },
 };
 

@@ -5,7 +5,9 @@
  */
 import { STAGE_SCOPES } from "../stream/stage.ts";
 import { parseRecipe } from "../recipe/parse.ts";
+import { RECIPE_FIELDS } from "../recipe/schema.ts";
 import { usageError } from "./errors.ts";
+import { closest } from "./suggest.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -14,8 +16,9 @@ type Fields = Record<string, unknown>;
  *
  * @param recipe As parsed from JSON.
  * @param setting `factorization=NAME`, `factorization.OPTION=VALUE`, or `FIELD.FIELD=VALUE`; a value that is JSON is read
- *   as such, everything else is text.
- * @throws {TypeError} when there is no `=`, or a part of the name is no object.
+ *   as such, everything else is text. `REGEX=BITS`, where the name begins with no field or stage, stands for an entry of
+ *   `allocation.overrides`: sign bits per weight of the layers whose weight name matches.
+ * @throws {TypeError} when there is no `=`, a part of the name is no object, or the name is nearly that of a field.
  *
  * @example
  * ```ts
@@ -29,10 +32,18 @@ type Fields = Record<string, unknown>;
  *   stages: { factorization: { use: "dbf-admm", options: { iterations: 60 } } },
  *   calibration: { sequences: 64 },
  * });
+ *
+ * const shorter = {};
+ * setField(shorter, "v_proj=2.5");
+ * assertEquals(shorter, { stages: { allocation: { use: "uniform", options: { overrides: { v_proj: 2.5 } } } } });
  * ```
  */
 export function setField(recipe: Fields, setting: string): void {
   const equals = setting.indexOf("=");
+  if (isOverride(setting, equals)) {
+    const bits = Number(setting.slice(equals + 1));
+    return setOption(recipe, "allocation", ["overrides", setting.slice(0, equals)], bits, setting);
+  }
   const path = setting.slice(0, equals).split(".");
   if (equals < 1 || path.some((part) => part === "" || part === "__proto__")) {
     throw usageError(`Cannot use "${setting}" as --set: write NAME=VALUE, e.g. factorization.iterations=60`);
@@ -41,12 +52,15 @@ export function setField(recipe: Fields, setting: string): void {
   const [kind, ...option] = path;
   if (!Object.hasOwn(STAGE_SCOPES, kind)) return assign(recipe, path, value, setting);
 
+  if (option.length > 0) return setOption(recipe, kind, option, value, setting);
+  const stages = (recipe.stages ??= {}) as Fields;
+  stages[kind] = kind === "reconstruction" ? [value] : value;
+}
+
+/** Changes an option of the stage of a kind, of the last one where there are several. */
+function setOption(recipe: Fields, kind: string, option: readonly string[], value: unknown, setting: string): void {
   const stages = (recipe.stages ??= {}) as Fields;
   const list = kind === "reconstruction";
-  if (option.length === 0) {
-    stages[kind] = list ? [value] : value;
-    return;
-  }
   const all = list ? [...(stages[kind] as unknown[] | undefined ?? [])] : [stages[kind] ?? defaultStage(kind)];
   const choice = all.pop();
   if (choice === undefined) {
@@ -56,6 +70,20 @@ export function setField(recipe: Fields, setting: string): void {
   stage.options = { ...stage.options as Fields | undefined };
   assign(stage.options as Fields, option, value, setting);
   stages[kind] = list ? [...all, stage] : stage;
+}
+
+/** Whether a setting is bits for weights that match a pattern: a number for what is no field of a recipe and no stage. */
+function isOverride(setting: string, equals: number): boolean {
+  const first = setting.slice(0, equals).split(".")[0], value = setting.slice(equals + 1).trim();
+  if (equals < 1 || value === "" || !Number.isFinite(Number(value))) return false;
+  const names = [...RECIPE_FIELDS, ...Object.keys(STAGE_SCOPES)];
+  if (names.includes(first)) return false;
+  const near = closest(first, names);
+  if (near === undefined) return true;
+  throw usageError(
+    `Cannot use "${setting}" as --set: there is no field "${first}"; did you mean "${near}"? For bits of weights whose ` +
+      `name matches, write --set 'allocation.overrides={${JSON.stringify(first)}:${value}}'`,
+  );
 }
 
 function assign(target: Fields, path: readonly string[], value: unknown, setting: string): void {

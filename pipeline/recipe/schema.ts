@@ -63,29 +63,34 @@ const Calibration = v.strictObject({
   length: v.optional(Count, 512),
 });
 
+const RecipeObject = v.strictObject({
+  model: v.pipe(v.string("must be the checkpoint's directory"), v.nonEmpty()),
+  out: v.pipe(v.string("must be the output directory"), v.nonEmpty()),
+  bits: v.optional(v.pipe(v.number(), v.gtValue(0, "must be above 0"), v.maxValue(16, "must be at most 16"))),
+  size: v.optional(Bytes),
+  stages: v.optional(Stages, {}),
+  methods: v.optional(v.record(Pattern, StageChoice), {}),
+  plugins: v.optional(v.array(v.pipe(v.string(), v.nonEmpty())), []),
+  keep: v.optional(v.array(Pattern), []),
+  blocks: v.optional(
+    v.tuple([v.pipe(v.number(), v.safeInteger(), v.minValue(0)), v.pipe(v.number(), v.safeInteger(), v.minValue(0))]),
+  ),
+  dtype: v.optional(v.picklist(["f32", "f16"]), "f32"),
+  provider: v.optional(v.picklist(["cpu", "cuda", "webgpu"]), "cpu"),
+  threads: v.optional(Count),
+  memory: v.optional(Bytes, "4GiB"),
+  parallel: v.optional(Count, 1),
+  seed: v.optional(v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(0)), 0),
+  effort: v.optional(v.picklist(["fast", "balanced", "best"]), "balanced"),
+  calibration: v.optional(Calibration),
+});
+
+/** Names of a recipe's fields. */
+export const RECIPE_FIELDS: readonly string[] = Object.keys(RecipeObject.entries);
+
 /** Schema of a recipe; parsing fills in the defaults. */
 export const RecipeSchema: v.GenericSchema<unknown, Recipe> = v.pipe(
-  v.strictObject({
-    model: v.pipe(v.string("must be the checkpoint's directory"), v.nonEmpty()),
-    out: v.pipe(v.string("must be the output directory"), v.nonEmpty()),
-    bits: v.optional(v.pipe(v.number(), v.gtValue(0, "must be above 0"), v.maxValue(16, "must be at most 16"))),
-    size: v.optional(Bytes),
-    stages: v.optional(Stages, {}),
-    methods: v.optional(v.record(Pattern, StageChoice), {}),
-    plugins: v.optional(v.array(v.pipe(v.string(), v.nonEmpty())), []),
-    keep: v.optional(v.array(Pattern), []),
-    blocks: v.optional(
-      v.tuple([v.pipe(v.number(), v.safeInteger(), v.minValue(0)), v.pipe(v.number(), v.safeInteger(), v.minValue(0))]),
-    ),
-    dtype: v.optional(v.picklist(["f32", "f16"]), "f32"),
-    provider: v.optional(v.picklist(["cpu", "cuda", "webgpu"]), "cpu"),
-    threads: v.optional(Count),
-    memory: v.optional(Bytes, "4GiB"),
-    parallel: v.optional(Count, 1),
-    seed: v.optional(v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(0)), 0),
-    effort: v.optional(v.picklist(["fast", "balanced", "best"]), "balanced"),
-    calibration: v.optional(Calibration),
-  }),
+  RecipeObject,
   v.check(({ bits, size }) => bits === undefined || size === undefined, "give bits or size, not both"),
 );
 

@@ -1,4 +1,4 @@
-import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import * as v from "valibot";
 import { openRuntime } from "../../../kernels/runtime/open.ts";
 import { setField } from "../../../pipeline/cli/set_field.ts";
@@ -138,11 +138,22 @@ Deno.test("weightedNorm() is the sum over rows and columns, read by panels", asy
   assertAlmostEquals(await weightedNorm(layer, weight(layer.name), importance, signal), expected, 1e-9 * expected);
 });
 
-Deno.test("--set writes overrides as one name or as JSON for names with dots", () => {
+Deno.test("--set writes overrides in short form, as one name, or as JSON", () => {
   const recipe = {};
   setField(recipe, "allocation=measured");
-  setField(recipe, "allocation.overrides.v_proj=2.5");
-  assertEquals(recipe, { stages: { allocation: { use: "measured", options: { overrides: { v_proj: 2.5 } } } } });
+  setField(recipe, "v_proj=2.5");
+  setField(recipe, "allocation.overrides.o_proj=2");
+  setField(recipe, "layers\\.0\\.mlp=3");
+  const overrides = { v_proj: 2.5, o_proj: 2, "layers\\.0\\.mlp": 3 };
+  assertEquals(recipe, { stages: { allocation: { use: "measured", options: { overrides } } } });
   setField(recipe, 'allocation.overrides={"layers\\\\.0\\\\.":3}');
   assertEquals(recipe, { stages: { allocation: { use: "measured", options: { overrides: { "layers\\.0\\.": 3 } } } } });
+});
+
+Deno.test("--set takes no misspelt field for an override, and no text for bits", () => {
+  assertThrows(() => setField({}, "seeds=3"), TypeError, 'did you mean "seed"?');
+  assertThrows(() => setField({}, "factorisation.iterations=3"), TypeError, 'did you mean "factorization"?');
+  const recipe = {};
+  setField(recipe, "v_proj=much");
+  assertEquals(recipe, { v_proj: "much" }); // refused as an unknown field when the recipe is parsed
 });
