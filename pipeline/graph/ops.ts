@@ -58,17 +58,24 @@ function reduction(type: string): (g: Graph, x: Value, axes?: readonly number[],
 /** Matrix product `a·b` over the last two dimensions; the others broadcast. */
 export const matMul: (g: Graph, a: Value, b: Value) => Value = (g, a, b) => one(g, "MatMul", [a, b]);
 
-/** `alpha·op(a)·op(b) + c` of matrices. */
+/** `alpha·op(a)·op(b) + beta·c` of matrices. */
 export function gemm(
   g: Graph,
   a: Value,
   b: Value,
-  options: { readonly c?: Value; readonly transA?: boolean; readonly transB?: boolean; readonly alpha?: number } = {},
+  options: {
+    readonly c?: Value;
+    readonly transA?: boolean;
+    readonly transB?: boolean;
+    readonly alpha?: number;
+    readonly beta?: number;
+  } = {},
 ): Value {
   const attributes: Record<string, Attribute> = {};
   if (options.transA) attributes.transA = 1;
   if (options.transB) attributes.transB = 1;
   if (options.alpha !== undefined) attributes.alpha = { float: options.alpha };
+  if (options.beta !== undefined) attributes.beta = { float: options.beta };
   return one(g, "Gemm", options.c === undefined ? [a, b] : [a, b, options.c], attributes);
 }
 

@@ -8,7 +8,19 @@
  */
 import type { Graph, Value } from "../../../pipeline/graph/types.ts";
 import { createGraph } from "../../../pipeline/graph/graph.ts";
-import { add, div, gemm, max, mul, reduceSumSquare, sqrt, sub } from "../../../pipeline/graph/ops.ts";
+import {
+  add,
+  div,
+  gather,
+  gemm,
+  int64,
+  max,
+  mul,
+  reduceSumSquare,
+  split,
+  sqrt,
+  sub,
+} from "../../../pipeline/graph/ops.ts";
 import { factorSpd, gramBlocks, solveSpd, type SpdBounds, type SpdFactor } from "./spd_solve.ts";
 import { magnitudeOf, rankOne, signed } from "./svid.ts";
 
@@ -18,6 +30,8 @@ export interface StepShape {
   readonly cols: number;
   readonly rank: number;
   readonly innerSteps: number;
+  /** Outer steps: rows of the schedule. */
+  readonly steps: number;
   /** Power iterations after each inner step; the previous vector is the start, so few are enough. */
   readonly powerIterations: number;
   readonly bounds: SpdBounds;
@@ -40,10 +54,10 @@ interface Solved extends Side {
   readonly fixed: Value;
 }
 
-/** Scalars fed to every half step, see {@linkcode Penalties}. */
-export const SCALARS = ["rho", "ridge", "soft"] as const;
+/** Columns of the schedule, see {@linkcode Penalties}. */
+export const SCHEDULE_COLUMNS = ["rho", "ridge", "soft"] as const;
 
-/** Scalars of a half step. */
+/** Scalars of a half step, each `(1,)`. */
 interface Penalties {
   /** Penalty of the first inner step; later ones use 1. */
   readonly rho: Value;
@@ -81,15 +95,18 @@ function halfStep(g: Graph, fixed: Value, cross: Value, side: Side, penalties: P
 /**
  * The half step for A or B, p being its outer dimension and q the other's.
  *
- * Inputs: `w` W̃ `(n, m)`, scalars `rho`, `ridge`, `soft`, the other factor `fixed` `(k, q)`, and the state `y` `(k, p)`, `u` `(k, 1)`,
- * `v` `(1, p)`. Outputs: `y_next`, `u_next`, `v_next`, and `fixed_next` `(k, p)` for the other half.
+ * Inputs: `w` W̃ `(n, m)`, `schedule` `(steps, 3)` with the penalties of every outer step, `step` (int64, scalar) that counts them, the
+ * other factor `fixed` `(k, q)`, and the state `y` `(k, p)`, `u` `(k, 1)`, `v` `(1, p)`. Outputs: `step_next`, `y_next`, `u_next`,
+ * `v_next`, and `fixed_next` `(k, p)` for the other half. Penalties come from a table, so that a run reads nothing of the host.
  */
 export function admmHalfGraph(shape: StepShape, which: "A" | "B"): Graph {
-  const { rows: n, cols: m, rank: k } = shape;
+  const { rows: n, cols: m, rank: k, steps } = shape;
   const [p, q] = which === "A" ? [n, m] : [m, n];
   const g = createGraph(`admm_${which}`);
   const w = g.input("w", "float32", [n, m]);
-  const [rho, ridge, soft] = SCALARS.map((name) => g.input(name, "float32", []));
+  const schedule = g.input("schedule", "float32", [steps, SCHEDULE_COLUMNS.length]),
+    step = g.input("step", "int64", []);
+  const [rho, ridge, soft] = split(g, gather(g, schedule, step), 0, SCHEDULE_COLUMNS.map(() => 1));
   const fixed = g.input("fixed", "float32", [k, q]);
   const side = {
     y: g.input("y", "float32", [k, p]),
@@ -98,6 +115,7 @@ export function admmHalfGraph(shape: StepShape, which: "A" | "B"): Graph {
   };
   const cross = gemm(g, fixed, w, { transB: which === "A" });
   const next = halfStep(g, fixed, cross, side, { rho, ridge, soft }, shape);
+  g.output("step_next", add(g, step, int64(g, 1)));
   g.output("y_next", next.y);
   g.output("u_next", next.u);
   g.output("v_next", next.v);

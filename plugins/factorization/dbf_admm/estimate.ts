@@ -20,11 +20,13 @@ export function estimate(layer: LayerShape & { readonly rank: number }, settings
   const sides = k * (n + m), largest = k * Math.max(n, m), lean = n * m > LEAN_ELEMENTS;
   // Panels, their concatenation, and what JavaScript read and has not collected yet.
   const reading = 4.5 * n * m;
-  // Unless lean, both halves' sessions keep what they worked in, twice: ONNX Runtime plans memory anew on a second run.
-  const step = lean ? n * m + 2.5 * sides + 7.5 * largest + 2.5 * k * k : n * m + 20 * sides + 10.5 * k * k;
-  const polishing = 4 * n * m + 4 * sides + 4 * largest + 4 * k * k;
-  // Small layers share sessions, so all of them keep what they worked in.
+  // Small layers share sessions, so all of them keep what they worked in, twice: ONNX Runtime plans memory anew on a second run.
   const shared = n * m <= MOST_KEPT_ELEMENTS;
+  // Unless lean, both halves' sessions keep what they worked in.
+  const step = lean
+    ? n * m + 2.5 * sides + 7.5 * largest + 2.5 * k * k
+    : n * m + (shared ? 20 * sides + 10.5 * k * k : 14 * sides + 2 * k * k);
+  const polishing = lean || shared ? 4 * n * m + 4 * sides + 4 * largest + 4 * k * k : 10 * n * m + 5.5 * sides;
   // Multiply and add count as two; a symmetric product and a Cholesky factor count once per pair of equal entries.
   const half = (p: number, q: number) =>
     k * k * q + 2 * k * p * q + Math.min(2, settings.innerSteps) * k ** 3 / 3 + settings.innerSteps * 2 * k * k * p;

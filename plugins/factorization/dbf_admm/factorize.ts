@@ -6,14 +6,14 @@
 import type { Runtime, Tensor } from "../../../kernels/runtime/types.ts";
 import type { DbfFactors, SignMatrix } from "../../../pipeline/stream/stage.ts";
 import { f32ToF16Bits } from "../../../pipeline/checkpoint/half.ts";
-import { admmHalfGraph, SCALARS, type StepShape } from "./admm_step.ts";
+import { admmHalfGraph, SCHEDULE_COLUMNS, type StepShape } from "./admm_step.ts";
 import { packedRowBytes, packGraph, unpackGraph } from "./bits.ts";
 import { extractGraph, latentsGraph } from "./latents.ts";
 import type { Settings } from "./options.ts";
 import { randomWords } from "./random_signs.ts";
 import { errorGraph, refitGraph } from "./refit.ts";
 import { pairFlipsGraph } from "./pair_flips.ts";
-import { lowestPenalty, penaltiesAt } from "./schedule.ts";
+import { lowestPenalty, scheduleTable } from "./schedule.ts";
 import { LEAN_ELEMENTS, MOST_KEPT_ELEMENTS, openPool, type SessionPool } from "./sessions.ts";
 import { signDescentGraph } from "./sign_descent.ts";
 import { weigh, type Weighted, type WeightSource } from "./weigh.ts";
@@ -56,9 +56,15 @@ async function scalar(tensor: Tensor): Promise<number> {
   return data[0];
 }
 
-/** Block sizes of the solves: CPUs pay for operations, GPUs for launches. */
-function blocksOf(runtime: Runtime): { readonly leaf: number; readonly block: number } {
-  return runtime.provider === "cpu" ? { leaf: 48, block: 144 } : { leaf: 256, block: 512 };
+/** Block sizes of the solves: CPUs pay for operations, GPUs for launches, and less for operations with TF32. */
+function blocksOf(runtime: Runtime, { tf32 }: Settings): { readonly leaf: number; readonly block: number } {
+  if (runtime.provider === "cpu") return { leaf: 48, block: 144 };
+  return tf32 ? { leaf: 1024, block: 1024 } : { leaf: 512, block: 512 };
+}
+
+/** Whether sessions end after each use, as what they keep for their next run is more than a load costs. */
+function endsSessions(runtime: Runtime, rows: number, cols: number): boolean {
+  return runtime.provider === "cpu" || rows * cols > LEAN_ELEMENTS;
 }
 
 /** Iterates ADMM from random signs of B; A starts at zero. */
@@ -79,9 +85,11 @@ async function iterate(
   await pool.clear();
   const filled = (length: number, value: number, shape: number[]) =>
     runtime.tensor("float32", new Float32Array(length).fill(value), shape);
+  const schedule = runtime.tensor("float32", scheduleTable(settings), [settings.iterations, SCHEDULE_COLUMNS.length]);
+  const start = () => runtime.tensor("int64", BigInt64Array.of(0n), []);
   const sides: Record<"A" | "B", Tensors> = {
-    A: { y: filled(k * n, 0, [k, n]), u: filled(k, 0, [k, 1]), v: filled(n, 1, [1, n]) },
-    B: { y: signs, u: filled(k, 1, [k, 1]), v: filled(m, 1, [1, m]) },
+    A: { step: start(), y: filled(k * n, 0, [k, n]), u: filled(k, 0, [k, 1]), v: filled(n, 1, [1, n]) },
+    B: { step: start(), y: signs, u: filled(k, 1, [k, 1]), v: filled(m, 1, [1, m]) },
   };
   let fixed = unit;
   let spare: Record<"A" | "B", Tensors> = { A: {}, B: {} };
@@ -95,43 +103,44 @@ async function iterate(
     cols: m,
     rank: k,
     innerSteps: settings.innerSteps,
+    steps: settings.iterations,
     powerIterations: 1,
     relaxation: settings.relaxation,
     bounds: {
       lowest: lowestPenalty(settings),
       diagonal: 1.001,
       shift: 1 + Math.max(settings.ridgeStart, settings.ridgeEnd),
-      ...blocksOf(runtime),
+      ...blocksOf(runtime, settings),
     },
   };
+  // Layers that share sessions have tensors of their own each, and every set of tensors would be recorded.
+  const cudaGraph = !lean && n * m > MOST_KEPT_ELEMENTS;
   try {
     for (let t = 0; t < settings.iterations; t++) {
       signal?.throwIfAborted();
-      const penalties = penaltiesAt(t, settings);
-      const scalars = Object.fromEntries(SCALARS.map((name) => [name, filled(1, penalties[name], [])]));
       for (const which of ["A", "B"] as const) {
-        const into = spare[which], { y, u, v } = sides[which], other = which === "A" ? "B" : "A";
+        const into = spare[which], { step, y, u, v } = sides[which], other = which === "A" ? "B" : "A";
         spare[which] = {};
-        const feeds = { w, ...scalars, fixed, y, u, v };
-        const next = await pool.run(`half${which}`, () => admmHalfGraph(shape, which), feeds, into);
+        const feeds = { w, schedule, step, fixed, y, u, v };
+        const next = await pool.run(`half${which}`, () => admmHalfGraph(shape, which), feeds, into, { cudaGraph });
         // What this half read is what its next run writes; the other half made `fixed`.
-        spare[which] = { y_next: y, u_next: u, v_next: v };
+        spare[which] = { step_next: step, y_next: y, u_next: u, v_next: v };
         spare[other] = { ...spare[other], fixed_next: fixed };
-        sides[which] = { y: next.y_next, u: next.u_next, v: next.v_next };
+        sides[which] = { step: next.step_next, y: next.y_next, u: next.u_next, v: next.v_next };
         fixed = next.fixed_next;
         if (lean) discard();
         if (n * m > LEAN_ELEMENTS) await pool.clear();
       }
-      dispose(...Object.values(scalars));
       report();
     }
     const { A, B } = sides;
+    dispose(A.step, B.step);
     return { aY: A.y, aU: A.u, aV: A.v, bY: B.y, bU: B.u, bV: B.v };
   } catch (error) {
     dispose(...Object.values(sides.A), ...Object.values(sides.B));
     throw error;
   } finally {
-    dispose(fixed);
+    dispose(fixed, schedule);
     discard();
     await pool.clear();
   }
@@ -149,16 +158,17 @@ async function polish(
 ): Promise<number> {
   const { rows: n, cols: m, rank: k } = problem;
   const { runtime, signal } = context;
+  const clear = () => endsSessions(runtime, n, m) ? pool.clear() : Promise.resolve();
   const measure = async () => {
     const result = await scalar((await pool.run("error", () => errorGraph(n, m, k), { w, ...f })).error);
-    await pool.clear();
+    await clear();
     return meanSquare === 0 ? 0 : result / meanSquare;
   };
   const refit = async () => {
-    const next = await pool.run("refit", () => refitGraph(n, m, k, blocksOf(runtime)), { w, ...f });
+    const next = await pool.run("refit", () => refitGraph(n, m, k, blocksOf(runtime, settings)), { w, ...f });
     dispose(f.a, f.mid, f.b);
     [f.a, f.mid, f.b] = [next.a_next, next.mid_next, next.b_next];
-    await pool.clear();
+    await clear();
   };
   const descend = async (side: "A" | "B", passes: number) => {
     const [key, build] = passes > 0
@@ -183,7 +193,7 @@ async function polish(
       f.a = await reshaped(runtime, next.scale_next, [n, 1]);
       dispose(next.scale_next);
     } else f.b = next.scale_next;
-    await pool.clear();
+    await clear();
   };
   let error = await measure();
   report({ errorAfterAdmm: error });
@@ -267,6 +277,7 @@ export async function factorize(problem: Problem, settings: Settings, context: F
   const prefix = `dbf-admm ${n}x${m} k=${k} ${JSON.stringify(settings)}`;
   await using pool = openPool(context.runtime, prefix, shared, {
     tf32: settings.tf32,
+    memoryPattern: shared,
     optimization: "basic", // loads in half the time of "all" and runs as fast
   });
   const total = settings.iterations + settings.sweeps + 3;

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { SCHEDULE_COLUMNS } from "./admm_step.ts";
 import type { Settings } from "./options.ts";
 
 /** Scalars of one outer step. */
@@ -24,6 +25,16 @@ export function penaltiesAt(t: number, settings: Settings): Penalties {
     ridge: ridgeStart + (ridgeEnd - ridgeStart) * f ** ridgePower,
     soft: softStart * Math.max(0, 1 - f / 0.8) ** softPower,
   };
+}
+
+/** The penalties of all steps, `(iterations, 3)` row-major, with columns as `SCHEDULE_COLUMNS` of admm_step.ts. */
+export function scheduleTable(settings: Settings): Float32Array {
+  return Float32Array.from(
+    Array.from({ length: settings.iterations }, (_, t) => {
+      const penalties = penaltiesAt(t, settings);
+      return SCHEDULE_COLUMNS.map((name) => penalties[name]);
+    }).flat(),
+  );
 }
 
 /** Least ρ + ridge of all steps: below every eigenvalue that is inverted. */

@@ -30,6 +30,7 @@ export interface SessionPool extends AsyncDisposable {
     build: () => Graph,
     feeds: Readonly<Record<string, Tensor>>,
     into?: Readonly<Record<string, Tensor>>,
+    options?: SessionOptions,
   ): Promise<Record<string, Tensor>>;
   /** Ends the sessions that are not shared, with the memory that they keep for their next run. */
   clear(): Promise<void>;
@@ -73,8 +74,8 @@ export function openPool(
       }
       return session;
     },
-    async run(key, build, feeds, into = {}) {
-      const session = await pool.get(key, build);
+    async run(key, build, feeds, into = {}, options = {}) {
+      const session = await pool.get(key, build, options);
       if (runtime.binding !== "c-api") return session.run(feeds);
       const targets: Record<string, Tensor> = { ...into };
       try {

@@ -70,18 +70,17 @@ function stepScales(l: number): number[] {
   return scales.length > 0 ? scales : [1];
 }
 
-const eyes = new WeakMap<Graph, Map<string, Value>>();
+const eyes = new WeakMap<Graph, Map<number, Value>>();
 
-/** `scale·I`, one constant per graph, size and scale. */
-function identity(g: Graph, size: number, scale: number): Value {
-  const known = eyes.get(g) ?? new Map<string, Value>();
+/** I, one constant per graph and size. */
+function identity(g: Graph, size: number): Value {
+  const known = eyes.get(g) ?? new Map<number, Value>();
   eyes.set(g, known);
-  const key = `${size}:${scale}`;
-  let eye = known.get(key);
+  let eye = known.get(size);
   if (eye === undefined) {
     const data = new Float32Array(size * size);
-    for (let i = 0; i < size; i++) data[i * size + i] = scale;
-    known.set(key, eye = g.constant(data, [size, size]));
+    for (let i = 0; i < size; i++) data[i * size + i] = 1;
+    known.set(size, eye = g.constant(data, [size, size]));
   }
   return eye;
 }
@@ -91,7 +90,8 @@ function identity(g: Graph, size: number, scale: number): Value {
  * chosen for the spectrum's known bounds (Higham, Functions of Matrices, 6.7 and 8.6; scaling as in Chen & Chow 2014).
  */
 function inverseSquareRoot(g: Graph, m: Value, size: number, lambda: Value, bounds: SpdBounds): Value {
-  const shifted = add(g, m, mul(g, identity(g, size, 1), lambda));
+  const eye = identity(g, size);
+  const shifted = add(g, m, mul(g, eye, lambda));
   if (size === 1) return g.node("Reciprocal", [g.node("Sqrt", [shifted])[0]])[0];
   // A Schur complement lies below its block, whose largest eigenvalue is at most its trace plus the shift.
   const highest = bounds.diagonal * size + bounds.shift;
@@ -99,9 +99,11 @@ function inverseSquareRoot(g: Graph, m: Value, size: number, lambda: Value, boun
   let y = mul(g, shifted, 1 / highest);
   let z: Value | undefined;
   scales.forEach((c, index) => {
-    const root = Math.sqrt(c), eye = identity(g, size, 1.5 * root);
+    const root = Math.sqrt(c), beta = 1.5 * root;
     const last = index + 1 === scales.length;
-    const t = z === undefined ? sub(g, eye, mul(g, y, root * c / 2)) : gemm(g, z, y, { alpha: -root * c / 2, c: eye });
+    const t = z === undefined
+      ? sub(g, mul(g, eye, beta), mul(g, y, root * c / 2))
+      : gemm(g, z, y, { alpha: -root * c / 2, beta, c: eye });
     if (!last) y = gemm(g, y, t);
     const scale = last ? 1 / Math.sqrt(highest) : 1;
     z = z === undefined ? (scale === 1 ? t : mul(g, t, scale)) : gemm(g, t, z, { alpha: scale });

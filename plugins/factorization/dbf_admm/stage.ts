@@ -14,7 +14,7 @@ export const dbfAdmm: Stage<"factorization", typeof dbfAdmmOptions> = defineStag
   kind: "factorization",
   scope: "layer",
   name: "dbf-admm",
-  version: "1.0.0",
+  version: "1.1.0",
   description: "W ≈ diag(a)·A·diag(mid)·B·diag(b) with A, B of ±1, by ADMM, exact scales and sign descent.",
   options: dbfAdmmOptions,
   estimate: (layer, options) => estimate(layer, settingsOf(options)),

@@ -113,11 +113,13 @@ Deno.test("admmHalfGraph equals its f64 twin to 1e-4", async () => {
     });
     const a = side(n, 10), b = side(m, 20), fixedB = unitRows(k, m, 30);
     const [rho, ridge, soft] = [0.4, 0.1, 0.25];
+    const schedule = matrix(3, 3, (t, column) => t === 1 ? [rho, ridge, soft][column] : 9);
     const shape: StepShape = {
       rows: n,
       cols: m,
       rank: k,
       innerSteps: 2,
+      steps: 3,
       powerIterations: 2,
       relaxation: 1,
       bounds: { lowest: 0.4, diagonal: 1.001, shift: 1.2, ...BLOCKS },
@@ -125,7 +127,8 @@ Deno.test("admmHalfGraph equals its f64 twin to 1e-4", async () => {
     const fixedA = unitRows(k, n, 40);
     for (const which of ["A", "B"] as const) {
       const [state, fixed] = which === "A" ? [a, fixedB] : [b, fixedA];
-      const out = await runGraph(admmHalfGraph(shape, which), { w, rho, ridge, soft, fixed, ...state });
+      const out = await runGraph(admmHalfGraph(shape, which), { w, schedule, step: 1n, fixed, ...state });
+      assertEquals(Number(out.step_next[0]), 2);
       const next = halfTwin(fixed, product(fixed, which === "A" ? transposed(w) : w), state, rho, ridge, soft);
       for (const name of ["y", "u", "v", "fixed"] as const) {
         const difference = largestDifference(out[`${name}_next`], next[name].data);

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import * as v from "valibot";
 import { openRuntime } from "../../../../kernels/runtime/open.ts";
+import { provider } from "../../../kernels/runtime/graphs.ts";
 import type { TensorHandle } from "../../../../pipeline/checkpoint/types.ts";
 import type { DbfEvent } from "../../../../pipeline/stream/events.ts";
 import type { DbfFactors, LayerImportance } from "../../../../pipeline/stream/stage.ts";
@@ -23,7 +24,7 @@ function handle(name: string, w: Matrix): TensorHandle {
   };
 }
 
-const runtime = await openRuntime({ threads: 1 });
+const runtime = await openRuntime({ threads: 1, provider });
 
 async function run(
   w: Matrix,
