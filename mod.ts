@@ -17,7 +17,9 @@
  */
 
 // Whole runs.
-export { compress, type CompressOptions, DEFAULT_BITS_PER_WEIGHT } from "./pipeline/compress.ts";
+export { compress } from "./pipeline/compress.ts";
+export { DEFAULT_BITS_PER_WEIGHT } from "./pipeline/compress_allocation.ts";
+export type { CompressOptions } from "./pipeline/start_run.ts";
 export type { CompressedLayer, CompressReport } from "./pipeline/compress_report.ts";
 export { exportModel, type ExportOptions } from "./pipeline/export/export_model.ts";
 export type { ExportResult } from "./pipeline/export/write_export.ts";
@@ -40,6 +42,8 @@ export { type AnyStage, checkStage, loadPlugins } from "./pipeline/recipe/plugin
 export { type ResolvedStage, type ResolvedStages, resolveStage, resolveStages } from "./pipeline/recipe/resolve.ts";
 export { builtinStages } from "./plugins/mod.ts";
 export {
+  type Allocated,
+  type AllocationBudget,
   type DbfFactors,
   defineStage,
   type Factors,
@@ -52,6 +56,7 @@ export {
   type OptionsSchema,
   type PackedLayer,
   type PackedTensor,
+  type Proposal,
   type SignFactors,
   type SignMatrix,
   type Stage,

@@ -4,7 +4,8 @@
  * @module
  */
 import type { Runtime } from "../kernels/runtime/types.ts";
-import { compress, type CompressOptions } from "../pipeline/compress.ts";
+import { compress } from "../pipeline/compress.ts";
+import type { CompressOptions } from "../pipeline/start_run.ts";
 import { evaluate } from "../pipeline/evaluate/evaluate.ts";
 import { openModel } from "../pipeline/evaluate/open_model.ts";
 import type { RecipeInput } from "../pipeline/recipe/schema.ts";

@@ -6,6 +6,7 @@
 import { statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { CheckpointReader } from "./checkpoint/types.ts";
+import { type AllocationTask, proposeAllocation } from "./compress_allocation.ts";
 import { formatBytes } from "./cli/units.ts";
 import { loadTokenizer } from "./evaluate/tokenizer.ts";
 import type { Inventory } from "./plan/inventory.ts";
@@ -21,7 +22,7 @@ export interface PreflightInput {
   readonly checkpoint: Pick<CheckpointReader, "directory" | "companions">;
   readonly chosen: Inventory;
   readonly stages: ResolvedStages;
-  readonly bitsPerWeight: number;
+  readonly task: AllocationTask;
 }
 
 /** What the machine has; tests give their own. */
@@ -48,12 +49,14 @@ export const thisMachine: Machine = {
  * Checks output directory, disk space, memory and tokenizer.
  *
  * @returns Every problem found, each with a way out; empty when the run can start.
+ * @throws {RangeError} when the allocation cannot meet the budget with its options.
  */
 export async function findProblems(input: PreflightInput, machine: Machine = thisMachine): Promise<string[]> {
-  const { recipe, out, checkpoint, chosen, stages, bitsPerWeight } = input;
+  const { recipe, out, checkpoint, chosen, stages, task } = input;
   const plan = planRun({
     inventory: chosen,
-    bitsPerWeight,
+    bitsPerWeight: task.bitsPerWeight,
+    ranks: proposeAllocation(task, stages)?.ranks,
     storageOf: storageOfRun(stages),
     stages: plannedStages(stages),
     dtype: recipe.dtype,

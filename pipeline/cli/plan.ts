@@ -5,7 +5,7 @@
  */
 import { builtinStages } from "../../plugins/mod.ts";
 import { openCheckpoint } from "../checkpoint/open.ts";
-import { selectLayers } from "../compress.ts";
+import { selectLayers } from "../start_run.ts";
 import { planRun } from "../plan/plan.ts";
 import type { PlanReport } from "../plan/types.ts";
 import { loadPlugins } from "../recipe/plugin_loader.ts";

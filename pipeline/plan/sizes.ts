@@ -14,9 +14,16 @@ export type StorageOf = (layer: LayerShape, rank: number) => LayerStorage;
 /** Bytes of an element of what stays dense. */
 export const DENSE_BYTES = { f32: 4, f16: 2 } as const;
 
-/** The graph itself, without weights: about 60 nodes of 250 bytes a block, functions, and alignment of external data. */
-const GRAPH_BYTES = 65_536;
-const GRAPH_BYTES_PER_BLOCK = 32_768;
+/**
+ * The graph itself, without weights: nodes and names, functions, tensors to cache lines. The architectures in tests/fixtures need 28,051 to
+ * 45,442 bytes with two blocks, tiny-llama 70,228 with four.
+ */
+const GRAPH_BYTES = 8192;
+const GRAPH_BYTES_PER_BLOCK = 20_480;
+
+/** Tensors from a mebibyte begin at a page. */
+const PAGED_BYTES = 2 ** 20;
+const PAGE_BYTES = 4096;
 
 /** Journal line and safetensors header of a committed layer. */
 export const COMMIT_BYTES_PER_LAYER = 2048;
@@ -40,12 +47,23 @@ export function exportedBytes(
 ): number {
   const bytes = DENSE_BYTES[dtype];
   let total = GRAPH_BYTES + GRAPH_BYTES_PER_BLOCK * blocks;
-  for (const { shape } of dense) total += bytes * elementsOf(shape);
+  for (const { shape } of dense) total += pagedBytes(bytes * elementsOf(shape));
   layers.forEach((layer, i) => {
     const storage = storages[i];
-    total += storage === undefined ? bytes * layer.rows * layer.cols : storedBytes(storage, bytes);
+    total += storage === undefined ? pagedBytes(bytes * layer.rows * layer.cols) : layerBytes(storage, bytes);
   });
   return total;
+}
+
+/** Most bytes that a layer takes in an exported model whose scales take `scaleBytes` each: its own and those before its pages. */
+export function layerBytes(storage: LayerStorage, scaleBytes: number): number {
+  const own = storedBytes(storage, scaleBytes);
+  // two sign matrices, or codes and zero points
+  return storage.packedBytes < PAGED_BYTES ? own : own + 2 * PAGE_BYTES;
+}
+
+function pagedBytes(bytes: number): number {
+  return bytes < PAGED_BYTES ? bytes : bytes + PAGE_BYTES;
 }
 
 /** What a layer is stored as at a number of sign bits per weight, or at its own size where it is not `ranked`. */

@@ -11,6 +11,7 @@ import type {
   LayerJob,
   LayerShape,
   LayerStorage,
+  Proposal,
   Stage,
   StageContext,
   StageEstimate,
@@ -34,6 +35,8 @@ export interface ResolvedStage<K extends StageKind = StageKind> {
   estimate(layer: LayerShape & { readonly rank: number }): StageEstimate;
   /** What a factorization stores a layer as. */
   stores(layer: LayerShape & { readonly rank: number }): LayerStorage;
+  /** What an allocation says before it measures; `undefined` where it says nothing. */
+  propose(input: Parameters<NonNullable<Stage["propose"]>>[0]): Proposal | undefined;
   run(input: StageIO[K]["input"], context: StageContext): Promise<StageIO[K]["output"]>;
 }
 
@@ -94,6 +97,7 @@ export function resolveStage<K extends StageKind>(
     identity: { name: found.name, version: found.version, options },
     estimate: (layer) => found.estimate(layer, options),
     stores: (layer) => found.stores?.(layer, options) ?? dbfStorage(layer, layer.rank),
+    propose: (input) => found.propose?.(input, options),
     run: (input, context) => found.run(input, options, context),
   };
 }

@@ -111,6 +111,33 @@ export interface StageContext {
   emit(event: DbfEvent): void;
 }
 
+/** What an allocation may spend, and on what. */
+export interface AllocationBudget {
+  /** Everything together. */
+  readonly total: number;
+  /** Sign bits for a mean of bits per weight, bytes of the exported model for a size. */
+  readonly unit: "sign bits" | "bytes";
+  /** What a layer costs at a middle dimension; it rises with it. */
+  cost(layer: Pick<LayerShape, "name" | "rows" | "cols">, rank: number): number;
+  /**
+   * The error of a budget that cannot be met, naming the smallest that can.
+   *
+   * @param least What the layers cost at least.
+   * @param reasons Why they do.
+   */
+  tooSmall(least: number, reasons: string): RangeError;
+}
+
+/** What an allocation finds. */
+export type Allocated = ReadonlyMap<string, { readonly rank: number; readonly reason: string }>;
+
+/** What an allocation can say from shapes alone. */
+export interface Proposal {
+  readonly ranks: Allocated;
+  /** Whether `run` gives the same; otherwise it measures first. */
+  readonly final: boolean;
+}
+
 /** Input and output of each kind of stage. */
 export interface StageIO {
   importance: {
@@ -130,12 +157,14 @@ export interface StageIO {
       readonly layers: readonly LayerShape[];
       /** Mean sign bits per weight over these layers together. */
       readonly bitsPerWeight: number;
+      /** What these layers may cost: those bits, or bytes that a size leaves for them. */
+      readonly budget: AllocationBudget;
       readonly importance: ReadonlyMap<string, LayerImportance>;
       /** Reads a layer's weight, for plugins that measure. Never keep more than one. */
       readonly weight: (name: string) => TensorHandle;
     };
     /** Middle dimension by weight name, and why, for `plan`'s table. */
-    output: ReadonlyMap<string, { readonly rank: number; readonly reason: string }>;
+    output: Allocated;
   };
   factorization: {
     input: {
@@ -223,6 +252,14 @@ export interface Stage<K extends StageKind = StageKind, S extends OptionsSchema 
   stores?(layer: LayerShape & { readonly rank: number }, options: v.InferOutput<S>): LayerStorage;
   /** Factorizations: whether `inputMoment` improves the result; measuring it costs a pass over the calibration windows. */
   readonly wantsInputMoment?: boolean;
+  /**
+   * Allocations: what they find, or start from, without reading a weight or a text, for `plan` and for checks before a run. It
+   * throws what `run` would for a budget or options that cannot be met. Pure and cheap.
+   */
+  propose?(
+    input: Pick<StageIO["allocation"]["input"], "layers" | "bitsPerWeight" | "budget">,
+    options: v.InferOutput<S>,
+  ): Proposal;
   /** Bytes and operations for one layer; model stages get the largest layer. Must be pure and cheap. */
   estimate(layer: LayerShape & { readonly rank: number }, options: v.InferOutput<S>): StageEstimate;
   run(input: StageIO[K]["input"], options: v.InferOutput<S>, context: StageContext): Promise<StageIO[K]["output"]>;

@@ -1,66 +1,84 @@
 /**
- * Spends one global budget of sign bits step by step.
+ * Spends one global budget on choices of layers.
  *
  * @module
  */
-import type { Budget } from "./ranges.ts";
+
+/** One thing that a layer may be. */
+export interface Choice {
+  /** In the budget's unit. */
+  readonly cost: number;
+  /** What the layer then does to the model's loss; only differences matter. */
+  readonly loss: number;
+}
+
+/** A layer's next choice and what it saves per unit of cost. */
+interface Next {
+  readonly index: number;
+  readonly slope: number;
+}
 
 /**
- * Raises middle dimensions from the least to the most allowed, always by the affordable step of highest value, until no
- * step is affordable. For values that fall with every step of a layer this is one global threshold on the value, as
- * bisection on the threshold would find it, with the rest of the budget spent on what comes next.
+ * Raises every layer from its first choice, always by the affordable one that saves the most loss per unit of cost, until
+ * none is affordable. As a layer may skip choices, this walks along the lower convex hull of its losses: one global
+ * threshold on the slope, as bisection would find it, with the rest of the budget spent on what comes next.
  *
- * The total is never above the budget, and below it by less than one step of any layer that is not at its most.
+ * The total is never above the budget, and no layer could still afford its next choice that isn't worse.
  *
- * @param value Worth of a step of layer `index` from one middle dimension to a higher one, per sign bit; among equal ones
- *   the layer with the fewest bits per weight goes first.
- * @returns Middle dimensions in the order of the ranges, and the least value that was bought while every step was
- *   affordable (`Infinity` when none was).
+ * @param ladders Choices of each layer, costs rising.
+ * @param total Budget, in the unit of the costs.
+ * @returns The index of each layer's choice, and the least slope that was bought while every wish was affordable
+ *   (`Infinity` when none was).
  *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
- * import { fillBudget } from "./budget.ts";
- * import { planRanges } from "./ranges.ts";
+ * import { spendBudget } from "./budget.ts";
  *
- * const layers = ["a", "b"].map((name) => ({ name, rows: 64, cols: 64 }));
- * const budget = planRanges(layers, 1, { step: 4, overrides: {} }, { min: 0.5, max: 2 });
- * assertEquals(fillBudget(budget, (index) => index).ranks, [16, 48]);
+ * const ladder = (losses: number[]) => losses.map((loss, cost) => ({ cost, loss }));
+ * assertEquals(spendBudget([ladder([8, 4, 2, 1]), ladder([9, 9, 0, 0])], 3).picks, [1, 2]);
  * ```
  */
-export function fillBudget(
-  { signBits, ranges }: Budget,
-  value: (index: number, from: number, to: number) => number,
-): { readonly ranks: number[]; readonly threshold: number } {
-  const ranks = ranges.map(({ least }) => least);
-  let left = signBits - ranges.reduce((total, { bitsPerRank, least }) => total + bitsPerRank * least, 0);
-  const nextOf = (index: number) => {
-    const { step, most } = ranges[index];
-    return Math.min(most, (Math.floor(ranks[index] / step) + 1) * step);
-  };
-  const valueOf = (index: number) => ranks[index] < ranges[index].most ? value(index, ranks[index], nextOf(index)) : 0;
-  const bitsOf = (index: number) => ranks[index] * ranges[index].bitsPerRank / ranges[index].elements;
-  const values = ranges.map((_, index) => valueOf(index));
-  let threshold = Infinity;
+export function spendBudget(
+  ladders: readonly (readonly Choice[])[],
+  total: number,
+): { readonly picks: number[]; readonly slope: number } {
+  const picks = ladders.map(() => 0);
+  let left = total - ladders.reduce((sum, [first]) => sum + first.cost, 0);
+  // What is left only shrinks, and with it what a layer can afford: a cached wish is never better than it looks.
+  const wishes = ladders.map((ladder) => bestOf(ladder, 0, Infinity));
+  let slope = Infinity;
   let tight = false;
   while (true) {
-    let best = -1;
-    for (let index = 0; index < ranges.length; index++) {
-      const { most, bitsPerRank } = ranges[index];
-      if (ranks[index] >= most) continue;
-      if ((nextOf(index) - ranks[index]) * bitsPerRank > left) {
-        tight = true;
-        continue;
-      }
-      const better = best < 0 || values[index] > values[best] ||
-        values[index] === values[best] && bitsOf(index) < bitsOf(best);
-      if (better) best = index;
+    const layer = wishes.reduce(
+      (best, wish, i) => wish !== undefined && (best < 0 || wish.slope > wishes[best]!.slope) ? i : best,
+      -1,
+    );
+    if (layer < 0) return { picks, slope };
+    const ladder = ladders[layer], wish = wishes[layer]!;
+    const price = ladder[wish.index].cost - ladder[picks[layer]].cost;
+    if (price > left) {
+      tight = true;
+      wishes[layer] = bestOf(ladder, picks[layer], left);
+      continue;
     }
-    if (best < 0) return { ranks, threshold };
-    const next = nextOf(best);
-    left -= (next - ranks[best]) * ranges[best].bitsPerRank;
-    if (!tight) threshold = Math.min(threshold, values[best]);
-    ranks[best] = next;
-    values[best] = valueOf(best);
+    if (!tight) slope = Math.min(slope, wish.slope);
+    left -= price;
+    picks[layer] = wish.index;
+    wishes[layer] = bestOf(ladder, wish.index, tight ? left : Infinity);
   }
+}
+
+/** The later choice that saves most per unit of cost and costs at most `left` more; of equal ones the cheapest. */
+function bestOf(ladder: readonly Choice[], from: number, left: number): Next | undefined {
+  let best: Next | undefined;
+  const { cost, loss } = ladder[from];
+  for (let index = from + 1; index < ladder.length; index++) {
+    const price = ladder[index].cost - cost, saving = loss - ladder[index].loss;
+    if (price > left) break;
+    if (saving < 0) continue;
+    const slope = price > 0 ? saving / price : Infinity;
+    if (best === undefined || slope > best.slope) best = { index, slope };
+  }
+  return best;
 }

@@ -5,10 +5,10 @@
  */
 import * as v from "valibot";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
-import { fillBudget } from "./budget.ts";
 import { budgetEntries } from "./budget_options.ts";
 import { channelImportance } from "./channel_importance.ts";
-import { planRanges } from "./ranges.ts";
+import { proposeRanks } from "./propose.ts";
+import { planRanges, spendRanks } from "./ranges.ts";
 import { describeRank } from "./reason.ts";
 import { estimateTrial, noticeUnweighted, trialEntries, trialRank, tryFactorize } from "./trial.ts";
 
@@ -30,24 +30,26 @@ export const channelPruningAllocation: Stage<"allocation", typeof options> = def
   kind: "allocation",
   scope: "model",
   name: "channel-pruning",
-  version: "1.0.0",
+  version: "1.1.0",
   description: "Over-provisioned middle channels of all layers compete by the loss that removing them causes, per bit.",
   options,
   estimate: (layer, { factor, ...trial }) => estimateTrial(layer, factor, trial),
-  async run({ layers, bitsPerWeight, importance, weight }, { factor, iterations, sweeps, ...budgetOptions }, context) {
-    const { signal, emit } = context;
-    const budget = planRanges(layers, bitsPerWeight, budgetOptions, { min: LEAST_SHARE, max: factor });
+  propose: (input, { factor, ...options }) => proposeRanks(input, options, { min: LEAST_SHARE, max: factor }),
+  async run(input, { factor, iterations, sweeps, ...budgetOptions }, context) {
+    const { layers, bitsPerWeight, importance, weight } = input, { signal, emit } = context;
+    const bounds = { min: LEAST_SHARE, max: factor };
+    const budget = planRanges(layers, bitsPerWeight, budgetOptions, bounds, input.budget);
     noticeUnweighted("channel-pruning", layers, importance, context);
     const scores: (Float64Array | undefined)[] = [];
     for (const [index, layer] of layers.entries()) {
       signal.throwIfAborted();
-      const { override, least, most, bitsPerRank } = budget.ranges[index];
+      const { override, least, most } = budget.ranges[index];
       let score: Float64Array | undefined;
       if (override === undefined && least < most) {
         const rank = trialRank(layer, factor * budget.freeBits);
         const measured = importance.get(layer.name);
         const factors = await tryFactorize(layer, rank, weight(layer.name), measured, { iterations, sweeps }, context);
-        score = channelImportance(factors, measured).map((loss) => loss / bitsPerRank).sort().reverse();
+        score = channelImportance(factors, measured).sort().reverse();
       }
       scores.push(score);
       emit({
@@ -59,18 +61,27 @@ export const channelPruningAllocation: Stage<"allocation", typeof options> = def
         ...(score === undefined ? {} : { detail: { channels: score.length, best: score[0], worst: score.at(-1)! } }),
       });
     }
-    const { ranks, threshold } = fillBudget(budget, (index, from, to) => mean(scores[index]!.subarray(from, to)));
+    const losses = scores.map((score) => score && lossesBelow(score));
+    const { ranks, slope } = spendRanks(budget, (index, rank) => {
+      const loss = losses[index];
+      return loss === undefined ? 0 : loss[Math.min(rank, loss.length - 1)];
+    });
     return new Map(layers.map((layer, index) => {
-      const score = scores[index];
+      const score = scores[index], range = budget.ranges[index];
+      const worth = (range.cost(ranks[index]) - range.cost(range.least)) / Math.max(1, ranks[index] - range.least) *
+        slope;
       const why = score === undefined
         ? "nothing to choose"
-        : `${score.filter((each) => each >= threshold).length} of ${score.length} channels are worth ` +
-          `${threshold.toExponential(2)} a bit`;
-      return [layer.name, { rank: ranks[index], reason: describeRank(budget.ranges[index], ranks[index], why) }];
+        : `${score.filter((each) => each >= worth).length} of ${score.length} channels are worth ` +
+          `${slope.toExponential(2)} ${input.budget.unit === "bytes" ? "a byte" : "a bit"}`;
+      return [layer.name, { rank: ranks[index], reason: describeRank(range, ranks[index], why) }];
     }));
   },
 });
 
-function mean(values: Float64Array): number {
-  return values.length === 0 ? 0 : values.reduce((total, value) => total + value, 0) / values.length;
+/** What is lost where only the first `k` channels are kept, by k: suffix sums of falling scores. */
+function lossesBelow(scores: Float64Array): Float64Array {
+  const losses = new Float64Array(scores.length + 1);
+  for (let k = scores.length - 1; k >= 0; k--) losses[k] = losses[k + 1] + scores[k];
+  return losses;
 }

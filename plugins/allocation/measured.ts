@@ -5,10 +5,10 @@
  */
 import * as v from "valibot";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
-import { fillBudget } from "./budget.ts";
 import { budgetEntries } from "./budget_options.ts";
 import { lossCurve, type LossPoint } from "./loss_curve.ts";
-import { planRanges } from "./ranges.ts";
+import { proposeRanks } from "./propose.ts";
+import { planRanges, type RelativeBounds, spendRanks } from "./ranges.ts";
 import { describeRank } from "./reason.ts";
 import { estimateTrial, noticeUnweighted, trialEntries, trialRank, tryFactorize, weightedNorm } from "./trial.ts";
 
@@ -36,7 +36,7 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
   kind: "allocation",
   scope: "model",
   name: "measured",
-  version: "1.0.0",
+  version: "1.1.0",
   description: "Weighted errors of short runs at three budgets a layer; bits go where one more saves most loss.",
   options,
   estimate(layer, { ratios, ...trial }) {
@@ -46,9 +46,10 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
       flops: ratios.reduce((total, ratio) => total + (estimateTrial(layer, ratio, trial).flops ?? 0), 0),
     };
   },
-  async run({ layers, bitsPerWeight, importance, weight }, { ratios, iterations, sweeps, ...budgetOptions }, context) {
-    const { signal, emit } = context;
-    const budget = planRanges(layers, bitsPerWeight, budgetOptions, { min: ratios[0], max: ratios.at(-1)! });
+  propose: (input, { ratios, ...options }) => proposeRanks(input, options, boundsOf(ratios)),
+  async run(input, { ratios, iterations, sweeps, ...budgetOptions }, context) {
+    const { layers, bitsPerWeight, importance, weight } = input, { signal, emit } = context;
+    const budget = planRanges(layers, bitsPerWeight, budgetOptions, boundsOf(ratios), input.budget);
     noticeUnweighted("measured", layers, importance, context);
     const curves: (((rank: number) => number) | undefined)[] = [];
     for (const [index, layer] of layers.entries()) {
@@ -77,16 +78,19 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
         detail,
       });
     }
-    const saving = (index: number, from: number, to: number) =>
-      (curves[index]!(from) - curves[index]!(to)) / ((to - from) * budget.ranges[index].bitsPerRank);
-    const { ranks } = fillBudget(budget, saving);
+    const { ranks } = spendRanks(budget, (index, rank) => curves[index]?.(rank) ?? 0);
     return new Map(layers.map((layer, index) => {
       const curve = curves[index], range = budget.ranges[index], rank = ranks[index];
       const why = curve === undefined
         ? "nothing to choose"
         : `loss ${curve(rank).toExponential(2)}, a bit more saves ` +
-          `${saving(index, rank, rank + range.step).toExponential(2)}`;
+          `${((curve(rank) - curve(rank + range.step)) / (range.step * range.bitsPerRank)).toExponential(2)}`;
       return [layer.name, { rank, reason: describeRank(range, rank, why) }];
     }));
   },
 });
+
+/** Bounds of a layer's bits, in means, where none are given. */
+function boundsOf(ratios: readonly number[]): RelativeBounds {
+  return { min: ratios[0], max: ratios.at(-1)! };
+}

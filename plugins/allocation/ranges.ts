@@ -3,7 +3,10 @@
  *
  * @module
  */
+import { signBitBudget } from "../../pipeline/plan/allocation_budget.ts";
 import { MAX_BITS_PER_WEIGHT, type WeightShape } from "../../pipeline/plan/bits.ts";
+import type { AllocationBudget } from "../../pipeline/stream/stage.ts";
+import { type Choice, spendBudget } from "./budget.ts";
 import type { BudgetOptions } from "./budget_options.ts";
 
 /** A step is at most this share of the middle dimension at one bit, so that small layers keep a choice. */
@@ -21,16 +24,54 @@ export interface RankRange {
   readonly most: number;
   /** The override that fixed it: `least` = `most`. */
   readonly override?: string;
+  /** In the budget's unit. */
+  cost(rank: number): number;
 }
 
 /** A budget and what may be bought with it. */
 export interface Budget {
-  /** Sign bits of all layers together, Σ k(n+m) at most. */
-  readonly signBits: number;
+  /** What all layers together may cost. */
+  readonly total: number;
   /** Mean bits per weight that is left for layers without an override. */
   readonly freeBits: number;
   /** In the order of the layers. */
   readonly ranges: readonly RankRange[];
+}
+
+/**
+ * Middle dimensions that a layer may have, each with its cost and loss.
+ *
+ * @param loss Of the layer at a middle dimension; it must not rise.
+ */
+export function ladderOf(
+  { least, most, step, cost }: RankRange,
+  loss: (rank: number) => number,
+): (Choice & { readonly rank: number })[] {
+  const ranks = [least];
+  for (let rank = (Math.floor(least / step) + 1) * step; rank < most; rank += step) ranks.push(rank);
+  if (most > least) ranks.push(most);
+  return ranks.map((rank) => ({ rank, cost: cost(rank), loss: loss(rank) }));
+}
+
+/** Middle dimensions that spend a budget where the loss of each layer is known. */
+export function spendRanks(
+  { ranges, total }: Budget,
+  loss: (index: number, rank: number) => number,
+): { readonly ranks: number[]; readonly slope: number } {
+  const ladders = ranges.map((range, index) => ladderOf(range, (rank) => loss(index, rank)));
+  const { picks, slope } = spendBudget(ladders, total);
+  return { ranks: picks.map((pick, index) => ladders[index][pick].rank), slope };
+}
+
+/**
+ * Middle dimensions that spend a budget as if no layer mattered more than another: with loss nm·4^(−bits) the slopes of
+ * all are equal at equal bits.
+ */
+export function spendEqually(budget: Budget): number[] {
+  return spendRanks(budget, (index, rank) => {
+    const { elements, bitsPerRank } = budget.ranges[index];
+    return elements * 4 ** (-rank * bitsPerRank / elements);
+  }).ranks;
 }
 
 /** Default bounds of a layer's bits, in means over the layers without an override. They give way where they cannot be met. */
@@ -60,6 +101,7 @@ export function stepOf({ rows, cols }: Pick<WeightShape, "rows" | "cols">, step:
  * Finds the middle dimensions that layers may have.
  *
  * @param bitsPerWeight Mean sign bits per weight over all layers together, overridden ones included.
+ * @param budget What they may cost; those bits where absent.
  * @throws {RangeError} when even the smallest middle dimensions are above the budget, naming the smallest possible one;
  *   when the largest allowed ones are below it, naming the largest; when an override matches no layer.
  * @throws {SyntaxError} when an override is no regular expression.
@@ -69,6 +111,7 @@ export function planRanges(
   bitsPerWeight: number,
   options: BudgetOptions,
   relative: RelativeBounds,
+  budget?: AllocationBudget,
 ): Budget {
   const { minBits, maxBits } = options;
   if (!(bitsPerWeight > 0 && bitsPerWeight <= MAX_BITS_PER_WEIGHT)) {
@@ -82,35 +125,41 @@ export function planRanges(
   }
   const overrides = matchOverrides(layers, options.overrides);
   const elements = sum(layers, (layer) => layer.rows * layer.cols);
-  // The tiny addition keeps an exact budget, read back from decimals, from losing a step.
-  const signBits = Math.floor(bitsPerWeight * elements * (1 + 1e-12) + 1e-6);
-
+  const spend = budget ?? signBitBudget(layers, bitsPerWeight);
+  const { total, cost } = spend;
   const fixed = layers.map((layer) => {
     const override = overrides.get(layer.name);
     return override && { rank: floorRank(layer, override.bits, options.step), pattern: override.pattern };
   });
-  const costOf = (ranks: readonly number[]) => sum(layers, (layer, i) => ranks[i] * (layer.rows + layer.cols));
+  const costOf = (ranks: readonly number[]) => sum(layers, (layer, i) => cost(layer, ranks[i]));
   const lowest = layers.map((layer, i) => fixed[i]?.rank ?? explicitLeast(layer, options));
-  if (costOf(lowest) > signBits) throw tooSmall(costOf(lowest), elements, bitsPerWeight, fixed.some(Boolean), options);
+  if (costOf(lowest) > total) {
+    const reasons = [
+      fixed.some(Boolean) ? "overrides" : "",
+      minBits === undefined ? "a middle dimension of at least 1" : `minBits ${minBits}`,
+    ].filter(Boolean).join(" and ");
+    throw spend.tooSmall(costOf(lowest), reasons);
+  }
 
   const freeElements = sum(layers, (layer, i) => fixed[i] === undefined ? layer.rows * layer.cols : 0);
   const spent = sum(layers, (layer, i) => (fixed[i]?.rank ?? 0) * (layer.rows + layer.cols));
-  const freeBits = freeElements === 0 ? 0 : (signBits - spent) / freeElements;
+  const freeBits = freeElements === 0 ? 0 : (bitsPerWeight * elements - spent) / freeElements;
 
   let least = layers.map((layer, i) =>
     fixed[i]?.rank ??
       Math.max(lowest[i], minBits === undefined ? floorRank(layer, relative.min * freeBits, options.step) : 0)
   );
-  if (costOf(least) > signBits) least = lowest;
+  if (costOf(least) > total) least = lowest;
   const mostAt = (bits: number) =>
     layers.map((layer, i) => fixed[i]?.rank ?? Math.max(lowest[i], floorRank(layer, bits, options.step)));
   let most = mostAt(maxBits ?? relative.max * freeBits);
+  // A size is a bound; bits are wanted.
   const short = (ranks: readonly number[]) =>
-    freeElements > 0 && signBits - costOf(ranks) >=
+    spend.unit === "sign bits" && freeElements > 0 && total - costOf(ranks) >=
       Math.max(...layers.map((layer, i) => fixed[i] ? 0 : stepOf(layer, options.step) * (layer.rows + layer.cols)));
   for (
     let max = relative.max;
-    maxBits === undefined && costOf(most) < signBits && max * freeBits < MAX_BITS_PER_WEIGHT;
+    maxBits === undefined && costOf(most) < total && max * freeBits < MAX_BITS_PER_WEIGHT;
   ) {
     most = mostAt(Math.min(MAX_BITS_PER_WEIGHT, (max *= 2) * freeBits));
   }
@@ -122,7 +171,7 @@ export function planRanges(
     );
   }
   return {
-    signBits,
+    total,
     freeBits,
     ranges: layers.map((layer, i) => ({
       name: layer.name,
@@ -131,6 +180,7 @@ export function planRanges(
       step: stepOf(layer, options.step),
       least: Math.min(least[i], most[i]),
       most: most[i],
+      cost: (rank: number) => cost(layer, rank),
       ...(fixed[i] === undefined ? {} : { override: fixed[i].pattern }),
     })),
   };
@@ -175,23 +225,6 @@ function matchOverrides(
     for (const name of names) found.set(name, { pattern, bits });
   }
   return found;
-}
-
-function tooSmall(
-  cost: number,
-  elements: number,
-  bits: number,
-  overridden: boolean,
-  { minBits }: BudgetOptions,
-): RangeError {
-  const smallest = Math.ceil(cost / elements * 1e6) / 1e6;
-  const reasons = [
-    overridden ? "overrides" : "",
-    minBits === undefined ? "a middle dimension of at least 1" : `minBits ${minBits}`,
-  ].filter(Boolean).join(" and ");
-  return new RangeError(
-    `Cannot allocate ${bits} bits a weight as ${reasons} in every layer need more: use at least ${smallest}`,
-  );
 }
 
 function sum<T>(items: readonly T[], of: (item: T, index: number) => number): number {

@@ -17,7 +17,7 @@ import type { RankRange } from "./ranges.ts";
  * assertEquals(describeRank(range, 64, "worth it"), "2.00 bits, the most allowed: worth it");
  * ```
  */
-export function describeRank(range: RankRange, rank: number, why: string): string {
+export function describeRank(range: Omit<RankRange, "cost">, rank: number, why: string): string {
   const bits = `${(rank * range.bitsPerRank / range.elements).toFixed(2)} bits`;
   if (range.override !== undefined) return `${bits}, override ${range.override}`;
   if (range.least === range.most) return `${bits}, the only choice`;

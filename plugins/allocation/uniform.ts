@@ -5,10 +5,9 @@
  */
 import * as v from "valibot";
 import { rankForBits } from "../../pipeline/plan/bits.ts";
-import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
-import { fillBudget } from "./budget.ts";
+import { type Allocated, defineStage, type Stage, type StageIO } from "../../pipeline/stream/stage.ts";
 import { budgetEntries } from "./budget_options.ts";
-import { planRanges } from "./ranges.ts";
+import { planRanges, spendEqually } from "./ranges.ts";
 import { describeRank } from "./reason.ts";
 
 const options = v.strictObject({
@@ -28,24 +27,26 @@ export const uniformAllocation: Stage<"allocation", typeof options> = defineStag
   kind: "allocation",
   scope: "model",
   name: "uniform",
-  version: "1.0.0",
+  version: "1.1.0",
   description: "The same sign bits per weight for every layer.",
   options,
   estimate: () => ({ peakBytes: 0, flops: 0 }),
-  run({ layers, bitsPerWeight }, { step, overrides }) {
-    if (step === 1 && Object.keys(overrides).length === 0) {
-      const reason = `uniform ${bitsPerWeight} bits`;
-      return Promise.resolve(
-        new Map(layers.map((layer) => [layer.name, { rank: rankForBits(layer, bitsPerWeight), reason }])),
-      );
-    }
-    const budget = planRanges(layers, bitsPerWeight, { step, overrides }, BOUNDS);
-    const { ranks } = fillBudget(budget, () => 0);
-    return Promise.resolve(
-      new Map(layers.map(({ name }, index) => {
-        const reason = describeRank(budget.ranges[index], ranks[index], "equal share");
-        return [name, { rank: ranks[index], reason }];
-      })),
-    );
-  },
+  propose: (input, options) => ({ ranks: allocate(input, options), final: true }),
+  run: (input, options) => Promise.resolve(allocate(input, options)),
 });
+
+function allocate(
+  { layers, bitsPerWeight, budget }: Pick<StageIO["allocation"]["input"], "layers" | "bitsPerWeight" | "budget">,
+  { step, overrides }: v.InferOutput<typeof options>,
+): Allocated {
+  if (budget.unit === "sign bits" && step === 1 && Object.keys(overrides).length === 0) {
+    const reason = `uniform ${bitsPerWeight} bits`;
+    return new Map(layers.map((layer) => [layer.name, { rank: rankForBits(layer, bitsPerWeight), reason }]));
+  }
+  const spend = planRanges(layers, bitsPerWeight, { step, overrides }, BOUNDS, budget);
+  const ranks = spendEqually(spend);
+  return new Map(layers.map(({ name }, index) => {
+    const reason = describeRank(spend.ranges[index], ranks[index], "equal share");
+    return [name, { rank: ranks[index], reason }];
+  }));
+}

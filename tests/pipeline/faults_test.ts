@@ -2,7 +2,8 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { readJournal } from "../../pipeline/artefact/journal.ts";
-import { compress, type CompressOptions } from "../../pipeline/compress.ts";
+import { compress } from "../../pipeline/compress.ts";
+import type { CompressOptions } from "../../pipeline/start_run.ts";
 import type { RecipeInput } from "../../pipeline/recipe/schema.ts";
 import type { DbfEvent } from "../../pipeline/stream/events.ts";
 import { defineStage } from "../../pipeline/stream/stage.ts";

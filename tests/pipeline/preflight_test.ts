@@ -1,6 +1,8 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { compress, selectLayers } from "../../pipeline/compress.ts";
+import { compress } from "../../pipeline/compress.ts";
+import { selectLayers } from "../../pipeline/start_run.ts";
+import { allocationTask } from "../../pipeline/compress_allocation.ts";
 import { openCheckpoint } from "../../pipeline/checkpoint/open.ts";
 import { findProblems, type Machine } from "../../pipeline/preflight.ts";
 import { parseRecipe } from "../../pipeline/recipe/parse.ts";
@@ -19,7 +21,8 @@ async function problemsOf(input: RecipeInput, machine: Machine): Promise<string[
   const stages = resolveStages(recipe, builtinStages);
   using checkpoint = await openCheckpoint(recipe.model);
   const chosen = selectLayers(recipe, checkpoint, stages);
-  return await findProblems({ recipe, out: recipe.out, checkpoint, chosen, stages, bitsPerWeight: 2 }, machine);
+  const task = allocationTask(recipe, chosen, stages);
+  return await findProblems({ recipe, out: recipe.out, checkpoint, chosen, stages, task }, machine);
 }
 
 Deno.test("findProblems() finds none where there is room", async () => {

@@ -1,6 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import * as v from "valibot";
 import { openRuntime } from "../../../kernels/runtime/open.ts";
+import { signBitBudget } from "../../../pipeline/plan/allocation_budget.ts";
 import { setField } from "../../../pipeline/cli/set_field.ts";
 import type { TensorHandle } from "../../../pipeline/checkpoint/types.ts";
 import type { DbfEvent } from "../../../pipeline/stream/events.ts";
@@ -63,7 +64,7 @@ async function allocate<S extends Stage<"allocation">["options"]>(
   const { weight, read } = handles();
   const context: StageContext = { runtime, signal, scratch: "unused", emit: (event) => void events.push(event) };
   const ranks = await stage.run(
-    { layers: LAYERS, bitsPerWeight: 1.5, importance, weight },
+    { layers: LAYERS, bitsPerWeight: 1.5, budget: signBitBudget(LAYERS, 1.5), importance, weight },
     v.parse(stage.options, options),
     context,
   );

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { signBitBudget } from "../../../pipeline/plan/allocation_budget.ts";
 import { rankForBits } from "../../../pipeline/plan/bits.ts";
 import type { LayerJob, PackedLayer, StageContext } from "../../../pipeline/stream/stage.ts";
 import { uniformAllocation } from "../../../plugins/allocation/uniform.ts";
@@ -78,6 +79,7 @@ Deno.test("uniform allocation is not clamped at the smaller side", async () => {
     {
       layers,
       bitsPerWeight: 3,
+      budget: signBitBudget(layers, 3),
       importance: new Map(),
       weight: () => {
         throw new Error("not read");

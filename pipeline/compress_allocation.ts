@@ -1,0 +1,134 @@
+/**
+ * Middle dimensions of a run's layers: what its allocation stage may spend, what it says before it measures, and its run.
+ *
+ * @module
+ */
+import type { ArtefactWriter } from "./artefact/writer.ts";
+import type { CheckpointReader } from "./checkpoint/types.ts";
+import { byteBudget, signBitBudget } from "./plan/allocation_budget.ts";
+import type { Inventory } from "./plan/inventory.ts";
+import { bitsForSize, DENSE_BYTES, exportedBytes } from "./plan/sizes.ts";
+import { methodOf, type ResolvedStages, storageOfRun } from "./recipe/resolve.ts";
+import type { Recipe } from "./recipe/schema.ts";
+import type {
+  Allocated,
+  AllocationBudget,
+  LayerImportance,
+  LayerShape,
+  Proposal,
+  StageContext,
+} from "./stream/stage.ts";
+
+/** Sign bits per weight that are used where a recipe gives neither bits nor size. */
+export const DEFAULT_BITS_PER_WEIGHT = 2;
+
+/** Allocations in a row that approach a size from above, by stages that heed only the bits. */
+const MOST_ALLOCATIONS = 4;
+
+/** What an allocation of a run is asked for. */
+export interface AllocationTask {
+  /** Layers whose size a middle dimension decides. */
+  readonly layers: readonly LayerShape[];
+  readonly bitsPerWeight: number;
+  readonly budget: AllocationBudget;
+  /** Layers that a method of the recipe makes, whose size is given. */
+  readonly fixed: Allocated;
+}
+
+/**
+ * What a recipe's bits or size leave for its layers.
+ *
+ * @throws {RangeError} when a size cannot be reached, naming the smallest that can.
+ */
+export function allocationTask(
+  recipe: Pick<Recipe, "bits" | "size" | "dtype">,
+  { layers, dense, model }: Inventory,
+  stages: ResolvedStages,
+): AllocationTask {
+  const storageOf = storageOfRun(stages), blocks = model.blocks.length, { size, dtype } = recipe;
+  const ranked = layers.filter((layer) => storageOf(layer, 1).ranked);
+  const others = layers.filter((layer) => !storageOf(layer, 1).ranked);
+  const bitsPerWeight = size === undefined
+    ? recipe.bits ?? DEFAULT_BITS_PER_WEIGHT
+    : bitsForSize(size, layers, dense, blocks, dtype, storageOf);
+  const otherBytes = exportedBytes(others, others.map((layer) => storageOf(layer, 0)), dense, blocks, dtype);
+  return {
+    layers: ranked,
+    bitsPerWeight,
+    budget: size === undefined
+      ? signBitBudget(ranked, bitsPerWeight)
+      : byteBudget(size, otherBytes, DENSE_BYTES[dtype]),
+    fixed: new Map(others.map(({ name }) => {
+      const { stage } = stages.factorizations.get(methodOf(stages, name))!;
+      return [name, { rank: 0, reason: stage.name }];
+    })),
+  };
+}
+
+/**
+ * What the allocation stage says without measuring; `undefined` where it says nothing.
+ *
+ * @throws {RangeError} for a budget or options that cannot be met.
+ */
+export function proposeAllocation(task: AllocationTask, stages: ResolvedStages): Proposal | undefined {
+  if (task.layers.length === 0) return { ranks: task.fixed, final: true };
+  const proposal = stages.allocation.propose(task);
+  return proposal && { ...proposal, ranks: new Map([...proposal.ranks, ...task.fixed]) };
+}
+
+/** What {@linkcode allocate} needs. */
+export interface AllocationRun {
+  readonly task: AllocationTask;
+  readonly stages: ResolvedStages;
+  readonly checkpoint: Pick<CheckpointReader, "tensor">;
+  readonly importance: ReadonlyMap<string, LayerImportance>;
+  readonly writer: Pick<ArtefactWriter, "loadState" | "saveState" | "committed">;
+  readonly context: StageContext;
+  /** Runs the body with the bytes that the stage asks for reserved, and with its events. */
+  readonly inStage: (body: () => Promise<Allocated>) => Promise<Allocated>;
+}
+
+const STATE = "allocation";
+
+/**
+ * Runs the allocation stage, unless the writer's working state has what it found.
+ *
+ * @throws {RangeError} when its result is not a middle dimension for every layer, or is above the budget.
+ */
+export async function allocate(run: AllocationRun): Promise<Allocated> {
+  const { task, stages: { allocation }, checkpoint, importance, writer, context } = run;
+  const { layers, fixed, budget } = task;
+  if (layers.length === 0) return fixed;
+  const saved = await writer.loadState(STATE);
+  if (saved !== undefined) return new Map(JSON.parse(new TextDecoder().decode(saved)));
+  const elements = layers.reduce((total, { rows, cols }) => total + rows * cols, 0);
+  let ranks: Allocated = new Map();
+  let over = Infinity;
+  for (let tries = 0, { bitsPerWeight } = task; tries < MOST_ALLOCATIONS && over > 0; tries++) {
+    const input = { layers, bitsPerWeight, budget, importance, weight: (name: string) => checkpoint.tensor(name) };
+    ranks = await run.inStage(() => allocation.run(input, context));
+    for (const { name } of layers) checkRank(allocation.stage.name, name, ranks.get(name)?.rank);
+    // A mean of bits is for the stage to keep; a size must not be exceeded by one that heeds only bits.
+    if (budget.unit === "sign bits") break;
+    over = layers.reduce((total, layer) => total + budget.cost(layer, ranks.get(layer.name)!.rank), -budget.total);
+    bitsPerWeight -= 8 * over / elements * (1 + tries);
+  }
+  if (budget.unit === "bytes" && over > 0) {
+    throw new RangeError(
+      `Cannot use allocation ${allocation.stage.name} as its middle dimensions need ${over} bytes more than --size leaves`,
+    );
+  }
+  const all: Allocated = new Map([...ranks, ...fixed]);
+  // A finished run that is asked for again stays as it is, byte for byte.
+  if (layers.some(({ name }) => !writer.committed.has(name))) {
+    await writer.saveState(STATE, new TextEncoder().encode(JSON.stringify([...all])));
+  }
+  return all;
+}
+
+function checkRank(stage: string, name: string, rank: number | undefined): void {
+  if (rank !== undefined && Number.isInteger(rank) && rank >= 1) return;
+  throw new RangeError(
+    `Cannot use allocation ${stage} for "${name}": its rank must be a whole number ≥ 1, current value is ${rank}`,
+  );
+}
