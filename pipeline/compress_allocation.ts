@@ -3,11 +3,13 @@
  *
  * @module
  */
+import { allocationIdentity, readAllocation, writeAllocation } from "./artefact/allocation_file.ts";
+import { checkpointIdentity } from "./artefact/fingerprint.ts";
 import type { ArtefactWriter } from "./artefact/writer.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import { byteBudget, signBitBudget } from "./plan/allocation_budget.ts";
 import type { Inventory } from "./plan/inventory.ts";
-import { bitsForSize, DENSE_BYTES, exportedBytes } from "./plan/sizes.ts";
+import { bitsForSize, DENSE_BYTES, exportedBytes, fewestBits, sizeTooSmall, storageAt } from "./plan/sizes.ts";
 import { methodOf, type ResolvedStages, storageOfRun } from "./recipe/resolve.ts";
 import type { Recipe } from "./recipe/schema.ts";
 import type {
@@ -15,6 +17,7 @@ import type {
   AllocationBudget,
   LayerImportance,
   LayerShape,
+  LayerStorage,
   Proposal,
   StageContext,
 } from "./stream/stage.ts";
@@ -48,9 +51,17 @@ export function allocationTask(
   const storageOf = storageOfRun(stages), blocks = model.blocks.length, { size, dtype } = recipe;
   const ranked = layers.filter((layer) => storageOf(layer, 1).ranked);
   const others = layers.filter((layer) => !storageOf(layer, 1).ranked);
-  const bitsPerWeight = size === undefined
-    ? recipe.bits ?? DEFAULT_BITS_PER_WEIGHT
-    : bitsForSize(size, layers, dense, blocks, dtype, storageOf);
+  const bitsPerWeight = size === undefined ? recipe.bits ?? DEFAULT_BITS_PER_WEIGHT : meanFor(size);
+  function meanFor(size: number): number {
+    const sizeWith = (of: (layer: LayerShape) => LayerStorage) =>
+      exportedBytes(layers, layers.map(of), dense, blocks, dtype);
+    const smallest = sizeWith((layer) => storageOf(layer, 1));
+    if (layers.length > 0 && smallest > size) throw sizeTooSmall(size, smallest, dtype);
+    // Equal bits may need more than middle dimensions of 1.
+    const fewest = fewestBits(layers, storageOf);
+    if (ranked.length > 0 && sizeWith((layer) => storageAt(layer, fewest, storageOf)) > size) return fewest;
+    return bitsForSize(size, layers, dense, blocks, dtype, storageOf);
+  }
   const otherBytes = exportedBytes(others, others.map((layer) => storageOf(layer, 0)), dense, blocks, dtype);
   return {
     layers: ranked,
@@ -79,10 +90,12 @@ export function proposeAllocation(task: AllocationTask, stages: ResolvedStages):
 /** What {@linkcode allocate} needs. */
 export interface AllocationRun {
   readonly task: AllocationTask;
+  /** Of what decides the result, see {@linkcode identityOf}. */
+  readonly identity: string;
   readonly stages: ResolvedStages;
   readonly checkpoint: Pick<CheckpointReader, "tensor">;
   readonly importance: ReadonlyMap<string, LayerImportance>;
-  readonly writer: Pick<ArtefactWriter, "loadState" | "saveState" | "committed">;
+  readonly writer: Pick<ArtefactWriter, "directory" | "loadState" | "saveState" | "committed">;
   readonly context: StageContext;
   /** Runs the body with the bytes that the stage asks for reserved, and with its events. */
   readonly inStage: (body: () => Promise<Allocated>) => Promise<Allocated>;
@@ -101,6 +114,11 @@ export async function allocate(run: AllocationRun): Promise<Allocated> {
   if (layers.length === 0) return fixed;
   const saved = await writer.loadState(STATE);
   if (saved !== undefined) return new Map(JSON.parse(new TextDecoder().decode(saved)));
+  const finished = layers.every(({ name }) => writer.committed.has(name));
+  if (finished) {
+    const kept = await committedAllocation(run);
+    if (kept !== undefined) return kept;
+  }
   const elements = layers.reduce((total, { rows, cols }) => total + rows * cols, 0);
   let ranks: Allocated = new Map();
   let over = Infinity;
@@ -120,10 +138,41 @@ export async function allocate(run: AllocationRun): Promise<Allocated> {
   }
   const all: Allocated = new Map([...ranks, ...fixed]);
   // A finished run that is asked for again stays as it is, byte for byte.
-  if (layers.some(({ name }) => !writer.committed.has(name))) {
+  if (!finished) {
     await writer.saveState(STATE, new TextEncoder().encode(JSON.stringify([...all])));
+    await writeAllocation(writer.directory, {
+      stage: allocation.stage.name,
+      bitsPerWeight: task.bitsPerWeight,
+      identity: run.identity,
+      layers: all,
+    });
   }
   return all;
+}
+
+/** What the output directory says of a finished run, where it fits the layers that were committed. */
+async function committedAllocation({ task, identity, writer }: AllocationRun): Promise<Allocated | undefined> {
+  const kept = await readAllocation(writer.directory);
+  if (kept === undefined || kept.identity !== identity) return undefined;
+  const fits = task.layers.every(({ name }) =>
+    kept.layers.get(name)?.rank === writer.committed.get(name)!.attributes.rank
+  );
+  return fits ? kept.layers : undefined;
+}
+
+/** Hash of what decides an allocation, known without reading a weight or the calibration text. */
+export function identityOf(
+  recipe: Recipe,
+  checkpoint: CheckpointReader,
+  { importance, allocation, factorizations }: ResolvedStages,
+): string {
+  const { bits, size, dtype, keep, blocks, calibration, seed, provider } = recipe;
+  return allocationIdentity({
+    checkpoint: checkpointIdentity(checkpoint),
+    recipe: { bits, size, dtype, keep, blocks, calibration, seed, provider },
+    stages: [importance, allocation].map(({ identity }) => identity),
+    methods: [...factorizations].map(([pattern, { identity }]) => [pattern, identity.name, identity.version]),
+  });
 }
 
 function checkRank(stage: string, name: string, rank: number | undefined): void {

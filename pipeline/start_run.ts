@@ -12,7 +12,7 @@ import { type ArtefactWriter, type CommitStep, openArtefactWriter } from "./arte
 import { residentChains } from "./calibrate/resident_chains.ts";
 import { openCheckpoint } from "./checkpoint/open.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
-import { allocate, type AllocationTask, allocationTask } from "./compress_allocation.ts";
+import { allocate, type AllocationTask, allocationTask, identityOf } from "./compress_allocation.ts";
 import { loadCalibration } from "./compress_calibration.ts";
 import { makeFingerprint } from "./compress_fingerprint.ts";
 import { decodeImportance, encodeImportance } from "./compress_state.ts";
@@ -112,6 +112,7 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
   const ranks = await allocate({
     ...step,
     task,
+    identity: identityOf(recipe, checkpoint, stages),
     importance,
     writer,
     inStage: (body) =>

@@ -6,6 +6,7 @@
 import { basename, join } from "node:path";
 import type { CheckpointReader } from "../checkpoint/types.ts";
 import type { PackedLayer } from "../stream/stage.ts";
+import { ALLOCATION_FILE } from "./allocation_file.ts";
 import { startContentHash } from "./content_hash.ts";
 import { moveIntoPlace, sha256, sha256File, syncDirectory, TEMPORARY_SUFFIX, writeFileDurably } from "./durable.ts";
 import { denseEntries, packedEntries, writeEntryFile } from "./entry_file.ts";
@@ -92,7 +93,7 @@ async function exists(path: string): Promise<boolean> {
 
 /** Removes what an earlier run left in `directory`, and nothing else. */
 async function clear(directory: string): Promise<void> {
-  for (const name of [MANIFEST_FILE, JOURNAL_FILE, LAYERS_FOLDER, SCRATCH_FOLDER]) {
+  for (const name of [MANIFEST_FILE, JOURNAL_FILE, ALLOCATION_FILE, LAYERS_FOLDER, SCRATCH_FOLDER]) {
     await Deno.remove(join(directory, name), { recursive: true }).catch((error) => {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     });

@@ -3,15 +3,11 @@
  *
  * @module
  */
-import { builtinStages } from "../../plugins/mod.ts";
-import { openCheckpoint } from "../checkpoint/open.ts";
-import { selectLayers } from "../start_run.ts";
-import { planRun } from "../plan/plan.ts";
-import type { PlanReport } from "../plan/types.ts";
-import { loadPlugins } from "../recipe/plugin_loader.ts";
-import { plannedStages, resolveStages, storageOfRun } from "../recipe/resolve.ts";
-import type { Command } from "./command.ts";
-import { whileReadingInput } from "./errors.ts";
+import { readAllocation } from "../artefact/allocation_file.ts";
+import { isArtefact } from "../artefact/reader.ts";
+import { planArtefact, planRecipe, type RecipePlan } from "../plan_recipe.ts";
+import type { Command, CommandInput } from "./command.ts";
+import { markAsInput, usageError, whileReadingInput } from "./errors.ts";
 import { RECIPE_FLAGS, recipeFromFlags } from "./recipe_flags.ts";
 import { renderPairs, renderTable } from "./table.ts";
 import { digits3, formatBytes, formatCount, formatDuration } from "./units.ts";
@@ -19,37 +15,80 @@ import { digits3, formatBytes, formatCount, formatDuration } from "./units.ts";
 /** The command. */
 export const planCommand: Command = {
   name: "plan",
-  summary: "per-tensor table, totals, memory, disk and time of a compression; computes nothing",
-  description: "Reads the checkpoint's headers and says what compressing it would make and need.",
-  positional: [{ name: "MODEL", help: "a Hugging Face directory with safetensors", optional: true }],
-  flags: RECIPE_FLAGS,
+  summary: "per-tensor table, totals, memory, disk and time of a compression; computes nothing unless asked to",
+  description:
+    "Reads the checkpoint's headers and says what compressing it would make and need, and why each layer gets its bits.\n" +
+    "An allocation that measures shows where it starts, what an earlier run in OUT found, or, with --measure, what it finds now.",
+  positional: [
+    { name: "MODEL", help: "a Hugging Face directory with safetensors, or the OUT of a finished run", optional: true },
+    {
+      name: "OUT",
+      help: "directory of a run: its allocation is shown, and --measure keeps its result there",
+      optional: true,
+    },
+  ],
+  flags: {
+    ...RECIPE_FLAGS,
+    measure: { kind: "switch", help: "run importance and allocation now, where the allocation measures" },
+  },
   examples: [
     ["dbf plan ./Llama-2-7b-hf --bits 1.5", "what 1.5 sign bits per weight would give"],
     ["dbf plan ./Llama-2-7b-hf --size 2GiB --dtype f16", "the bits that fit 2 GiB"],
+    [
+      "dbf plan ./model out --bits 1.5 --set allocation=measured --calibration text.txt --measure",
+      "how measured errors divide the bits; compress with the same flags goes on from there",
+    ],
+    ["dbf plan out", "what a finished run gave each layer, and why"],
   ],
-  async run({ positional, flags, output, signal }) {
-    const report = await whileReadingInput(async () => {
-      const recipe = await recipeFromFlags({ model: positional[0], out: "." }, flags);
-      const plugins = await loadPlugins(recipe.plugins, { builtins: builtinStages });
-      const stages = resolveStages(recipe, [...builtinStages, ...plugins]);
-      using checkpoint = await openCheckpoint(recipe.model, { signal });
-      return planRun({
-        inventory: selectLayers(recipe, checkpoint, stages),
-        bitsPerWeight: recipe.bits,
-        sizeBytes: recipe.size,
-        storageOf: storageOfRun(stages),
-        stages: plannedStages(stages),
-        dtype: recipe.dtype,
-        parallelJobs: recipe.parallel,
-        memoryBytes: recipe.memory,
-      });
-    });
-    output.result(report, () => renderPlan(report));
+  interrupted: "with OUT, run the same command again to resume",
+  async run(input) {
+    const report = await planOf(input);
+    input.output.result(report, () => renderPlan(report));
   },
 };
 
+async function planOf({ positional: [model, out], flags, output, signal }: CommandInput): Promise<RecipePlan> {
+  const finished = model !== undefined && out === undefined && await isArtefact(model);
+  if (finished) {
+    const given = Object.keys(planCommand.flags).find((name) =>
+      flags.has(name) && planCommand.flags[name].kind !== "switch"
+    );
+    if (given !== undefined) {
+      throw usageError(
+        `Cannot plan "${model}" with --${given}: it is the output of a finished run; give the checkpoint`,
+      );
+    }
+    return await whileReadingInput(() => planArtefact(model));
+  }
+  if (model !== undefined && out === undefined && await readAllocation(model) !== undefined) {
+    throw usageError(`Cannot plan "${model}": it is the output of an unfinished run; write dbf plan MODEL ${model} …`);
+  }
+  const recipe = await whileReadingInput(() => recipeFromFlags({ model, out: out ?? "." }, flags));
+  let started = false;
+  try {
+    return await planRecipe(recipe, {
+      out,
+      measure: flags.on("measure"),
+      signal,
+      onEvent(event) {
+        started ||= event.type === "run-start";
+        output.event(event);
+      },
+    });
+  } catch (error) {
+    throw started ? error : markAsInput(error);
+  }
+}
+
+const SOURCES: Readonly<Record<RecipePlan["allocation"]["source"], string>> = {
+  shapes: "from shapes alone",
+  output: "as the run in OUT found",
+  measured: "measured now",
+  start: "decides while compressing, this is where it starts; --measure runs it now",
+};
+
 /** The plan as text: layers, what stays dense, totals. */
-export function renderPlan(report: PlanReport): string {
+export function renderPlan(report: RecipePlan): string {
   const layers = renderTable(
     [
       { title: "layer" },
@@ -60,6 +99,7 @@ export function renderPlan(report: PlanReport): string {
       { title: "effective", align: "right" },
       { title: "packed", align: "right" },
       { title: "peak", align: "right" },
+      { title: "why" },
     ],
     report.layers.map((layer) => [
       layer.name.replace(/\.weight$/, ""),
@@ -70,6 +110,7 @@ export function renderPlan(report: PlanReport): string {
       digits3(layer.effectiveBitsPerWeight),
       formatBytes(layer.packedBytes),
       formatBytes(layer.peakBytes),
+      layer.reason,
     ]),
   );
   const denseElements = report.dense.reduce((sum, { elements }) => sum + elements, 0);
@@ -90,6 +131,7 @@ export function renderPlan(report: PlanReport): string {
         report.effectiveBitsPerWeight.toFixed(3)
       } with scales and padding`,
     ],
+    ["allocation", `${report.allocation.stage}, ${SOURCES[report.allocation.source]}`],
     [
       `export in ${dtype}`,
       `${formatBytes(after[dtype])}, ${digits3(before[dtype] / after[dtype])} times smaller than ${

@@ -10,7 +10,7 @@ import { parseRecipe } from "../recipe/parse.ts";
 import type { Recipe } from "../recipe/schema.ts";
 import { usageError } from "./errors.ts";
 import type { FlagTable, FlagValues } from "./flags.ts";
-import { setField } from "./set_field.ts";
+import { isOverride, setField } from "./set_field.ts";
 
 /** A recipe with a thousand patterns has 100 kB. */
 const MAX_RECIPE_BYTES = 2 ** 20;
@@ -79,7 +79,9 @@ export async function recipeFromFlags(places: RecipePlaces, flags: FlagValues): 
   put("blocks", parseBlocks(flags.text("blocks")));
   const calibration = flags.text("calibration");
   if (calibration !== undefined) recipe.calibration = { ...object(recipe.calibration), source: calibration };
-  for (const setting of flags.list("set")) setField(recipe, setting);
+  // Bits of weights are options of the allocation, which another setting may choose.
+  const settings = flags.list("set").map((setting) => ({ setting, late: isOverride(setting) }));
+  for (const { setting } of settings.toSorted((a, b) => Number(a.late) - Number(b.late))) setField(recipe, setting);
   if (recipe.calibration !== undefined) useCalibration(recipe);
   const missing = recipe.model === undefined ? "MODEL" : recipe.out === undefined ? "OUT" : undefined;
   if (missing !== undefined) throw usageError(`Cannot run without ${missing}: give it as an argument, or in --recipe`);

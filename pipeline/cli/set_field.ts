@@ -40,7 +40,7 @@ type Fields = Record<string, unknown>;
  */
 export function setField(recipe: Fields, setting: string): void {
   const equals = setting.indexOf("=");
-  if (isOverride(setting, equals)) {
+  if (isOverride(setting)) {
     const bits = Number(setting.slice(equals + 1));
     return setOption(recipe, "allocation", ["overrides", setting.slice(0, equals)], bits, setting);
   }
@@ -72,8 +72,13 @@ function setOption(recipe: Fields, kind: string, option: readonly string[], valu
   stages[kind] = list ? [...all, stage] : stage;
 }
 
-/** Whether a setting is bits for weights that match a pattern: a number for what is no field of a recipe and no stage. */
-function isOverride(setting: string, equals: number): boolean {
+/**
+ * Whether a setting is bits for weights that match a pattern: a number for what is no field of a recipe and no stage.
+ *
+ * @throws {TypeError} when the name is nearly that of a field.
+ */
+export function isOverride(setting: string): boolean {
+  const equals = setting.indexOf("=");
   const first = setting.slice(0, equals).split(".")[0], value = setting.slice(equals + 1).trim();
   if (equals < 1 || value === "" || !Number.isFinite(Number(value))) return false;
   const names = [...RECIPE_FIELDS, ...Object.keys(STAGE_SCOPES)];

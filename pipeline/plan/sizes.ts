@@ -66,6 +66,11 @@ function pagedBytes(bytes: number): number {
   return bytes < PAGED_BYTES ? bytes : bytes + PAGE_BYTES;
 }
 
+/** The fewest bits per weight that give every layer a middle dimension where one decides its size; 0 where none does. */
+export function fewestBits(layers: readonly LayerShape[], storageOf: StorageOf): number {
+  return Math.max(0, ...layers.filter((layer) => storageOf(layer, 1).ranked).map(smallestBits));
+}
+
 /** What a layer is stored as at a number of sign bits per weight, or at its own size where it is not `ranked`. */
 export function storageAt(layer: LayerShape, bitsPerWeight: number, storageOf: StorageOf): LayerStorage {
   const fixed = storageOf(layer, 1);
@@ -90,16 +95,10 @@ export function bitsForSize(
   const sizeAt = (bits: number) =>
     exportedBytes(layers, layers.map((layer) => storageAt(layer, bits, storageOf)), dense, blocks, dtype);
   if (layers.length === 0) throw new RangeError(`Cannot reach ${sizeBytes} bytes as no layer is selected to compress`);
-  const ranked = layers.filter((layer) => storageOf(layer, 1).ranked);
-  const least = Math.max(0, ...ranked.map(smallestBits));
+  const least = fewestBits(layers, storageOf);
   let low = least;
   let high = MAX_BITS_PER_WEIGHT;
-  if (sizeAt(low) > sizeBytes) {
-    throw new RangeError(
-      `Cannot reach --size ${sizeBytes} as the smallest export in ${dtype} has ${sizeAt(low)} bytes` +
-        `${dtype === "f32" ? ": --dtype f16 halves what stays dense" : ""}: current value is ${sizeBytes}`,
-    );
-  }
+  if (sizeAt(low) > sizeBytes) throw sizeTooSmall(sizeBytes, sizeAt(low), dtype);
   if (sizeAt(high) <= sizeBytes) return high;
   while (high - low > 1e-4) {
     const middle = (low + high) / 2;
@@ -107,4 +106,12 @@ export function bitsForSize(
     else high = middle;
   }
   return Math.max(Math.floor(low * 1e4) / 1e4, least);
+}
+
+/** The error of a size that cannot be reached. */
+export function sizeTooSmall(sizeBytes: number, smallest: number, dtype: "f32" | "f16"): RangeError {
+  return new RangeError(
+    `Cannot reach --size ${sizeBytes} as the smallest export in ${dtype} has ${smallest} bytes` +
+      `${dtype === "f32" ? ": --dtype f16 halves what stays dense" : ""}: current value is ${sizeBytes}`,
+  );
 }

@@ -46,7 +46,12 @@ export function spendBudget(
   const picks = ladders.map(() => 0);
   let left = total - ladders.reduce((sum, [first]) => sum + first.cost, 0);
   // What is left only shrinks, and with it what a layer can afford: a cached wish is never better than it looks.
-  const wishes = ladders.map((ladder) => bestOf(ladder, 0, Infinity));
+  const nexts = ladders.map(nextOnHull);
+  const wishOf = (i: number): Next | undefined => {
+    const index = nexts[i][picks[i]], slope = index < 0 ? -1 : slopeOf(ladders[i][picks[i]], ladders[i][index]);
+    return slope >= 0 ? { index, slope } : undefined;
+  };
+  const wishes = ladders.map((_, i) => wishOf(i));
   let slope = Infinity;
   let tight = false;
   while (true) {
@@ -65,20 +70,35 @@ export function spendBudget(
     if (!tight) slope = Math.min(slope, wish.slope);
     left -= price;
     picks[layer] = wish.index;
-    wishes[layer] = bestOf(ladder, wish.index, tight ? left : Infinity);
+    wishes[layer] = tight ? bestOf(ladder, wish.index, left) : wishOf(layer);
   }
+}
+
+function slopeOf(from: Choice, to: Choice): number {
+  const price = to.cost - from.cost, saving = from.loss - to.loss;
+  return price > 0 ? saving / price : saving < 0 ? -Infinity : Infinity;
+}
+
+/** For each choice the later one that saves most per unit of cost, of equal ones the cheapest; −1 for the last. */
+function nextOnHull(ladder: readonly Choice[]): Int32Array {
+  const next = new Int32Array(ladder.length).fill(-1);
+  for (let i = ladder.length - 2; i >= 0; i--) {
+    // The hull of the later choices runs through `next`; the tangent from this one starts where slopes stop rising.
+    let best = i + 1;
+    while (next[best] >= 0 && slopeOf(ladder[i], ladder[next[best]]) > slopeOf(ladder[i], ladder[best])) {
+      best = next[best];
+    }
+    next[i] = best;
+  }
+  return next;
 }
 
 /** The later choice that saves most per unit of cost and costs at most `left` more; of equal ones the cheapest. */
 function bestOf(ladder: readonly Choice[], from: number, left: number): Next | undefined {
   let best: Next | undefined;
-  const { cost, loss } = ladder[from];
-  for (let index = from + 1; index < ladder.length; index++) {
-    const price = ladder[index].cost - cost, saving = loss - ladder[index].loss;
-    if (price > left) break;
-    if (saving < 0) continue;
-    const slope = price > 0 ? saving / price : Infinity;
-    if (best === undefined || slope > best.slope) best = { index, slope };
+  for (let index = from + 1; index < ladder.length && ladder[index].cost - ladder[from].cost <= left; index++) {
+    const slope = slopeOf(ladder[from], ladder[index]);
+    if (slope >= 0 && (best === undefined || slope > best.slope)) best = { index, slope };
   }
   return best;
 }

@@ -30,6 +30,9 @@ Deno.test("main() answers wrong use with one message and exit code 2", async () 
     [["export", "a"], "without DIR"],
     [["generate", TINY, "one", "two"], "quote texts"],
     [["plan", "/nowhere"], "/nowhere"],
+    [["plan", TINY, "--set", "v_prjo=2.5"], "no layer's name matches it"],
+    [["plan", TINY, "--bits", "0.001", "--set", "allocation=measured"], "use at least 0.0"],
+    [["plan", TINY, "--size", "1MB"], "the smallest export in f32 has 17"],
     [["plan", TINY, "--bits", "0.001"], "bits"],
     [["inspect", "/nowhere"], "no such file"],
     [["evaluate", TINY], "--text"],
@@ -52,6 +55,50 @@ Deno.test("plan prints a table, or the report as JSON", async () => {
   for (const part of ["model.layers.3.mlp.down_proj", "peak memory", "sign bits"]) assertStringIncludes(text.out, part);
   const report = JSON.parse((await dbf("plan", TINY, "--bits", "1", "--keep", "q_proj", "--json")).out);
   assertEquals([report.layers.length, report.architecture], [24, "llama"]);
+});
+
+Deno.test("plan shows where an allocation starts, finds it with --measure, and what a run did", async () => {
+  const out = join(await Deno.makeTempDir(), "out");
+  try {
+    const trial = ["--set", 'allocation={"use":"measured","options":{"iterations":1,"ratios":[0.5,1.5]}}'];
+    const flags = [
+      "--bits",
+      "1.5",
+      "--threads",
+      "1",
+      "--keep",
+      "layers\\.[123]\\.|k_proj",
+      "--set",
+      "o_proj=2",
+      ...trial,
+    ];
+    const short = ["--set", 'factorization={"use":"dbf-admm","options":{"iterations":1,"sweeps":0,"latents":false}}'];
+    const plan = async (...args: string[]) => JSON.parse((await dbf("plan", ...args, "--json")).out);
+    const ranks = (report: { layers: { name: string; rank: number; reason: string }[] }) =>
+      report.layers.map(({ name, rank, reason }) => [name, rank, reason]);
+
+    const start = await plan(TINY, ...flags);
+    assertEquals([start.allocation, start.layers.length], [{ stage: "measured", source: "start" }, 6]);
+    assertMatch(start.layers[0].reason, /not measured yet/);
+    const measured = await plan(TINY, out, ...flags, ...short, "--measure");
+    assertEquals(measured.allocation.source, "measured");
+    assertMatch(measured.layers[0].reason, /a bit more saves/);
+    assertEquals(measured.layers[2].reason, "2.00 bits, override o_proj");
+    // kept for the run: shown without computing, and taken over by it
+    const kept = await plan(TINY, out, ...flags, ...short);
+    assertEquals([kept.allocation.source, ranks(kept)], ["output", ranks(measured)]);
+    assertEquals((await plan(TINY, out, ...flags, ...short, "--seed", "5")).allocation.source, "start");
+    const report = JSON.parse((await dbf("compress", TINY, out, ...flags, ...short, "--json")).out);
+    assertEquals(ranks(report), ranks(measured));
+    const finished = await plan(out);
+    assertEquals([finished.allocation.source, ranks(finished)], ["output", ranks(measured)]);
+    assertEquals(finished.exportBytes, measured.exportBytes);
+    assertEquals((await dbf("plan", out, "--bits", "2")).code, 2);
+    const again = await dbf("compress", TINY, out, ...flags, ...short, "--json");
+    assertEquals(again.err.includes('"stage":"measured"'), false); // a finished run measures nothing again
+  } finally {
+    await Deno.remove(join(out, ".."), { recursive: true });
+  }
 });
 
 Deno.test("inspect shows checkpoints, safetensors files and says what is damaged", async () => {

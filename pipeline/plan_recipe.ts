@@ -1,0 +1,123 @@
+/**
+ * The plan of a recipe, with the middle dimensions that its allocation finds, found before, or would start from; and the
+ * plan of a finished run.
+ *
+ * @module
+ */
+import { builtinStages } from "../plugins/mod.ts";
+import { readAllocation } from "./artefact/allocation_file.ts";
+import { describeArtefact } from "./artefact/describe.ts";
+import { openArtefact } from "./artefact/reader.ts";
+import { openCheckpoint } from "./checkpoint/open.ts";
+import { type AllocationTask, allocationTask, identityOf, proposeAllocation } from "./compress_allocation.ts";
+import { neededTensors } from "./model/check.ts";
+import { planRun } from "./plan/plan.ts";
+import { entryStorage } from "./plan/storage.ts";
+import type { PlanReport } from "./plan/types.ts";
+import { loadPlugins } from "./recipe/plugin_loader.ts";
+import { plannedStages, type ResolvedStages, resolveStages, storageOfRun } from "./recipe/resolve.ts";
+import type { Recipe } from "./recipe/schema.ts";
+import { type CompressOptions, selectLayers, startRun } from "./start_run.ts";
+import type { Allocated } from "./stream/stage.ts";
+
+/**
+ * Where the middle dimensions of a plan are from: `shapes` alone; an earlier run in the `output` directory; `measured` now; or
+ * only a `start`, as the allocation measures while compressing.
+ */
+export type AllocationSource = "shapes" | "output" | "measured" | "start";
+
+/** A plan with what is known of its allocation. */
+export interface RecipePlan extends PlanReport {
+  readonly allocation: { readonly stage: string; readonly source: AllocationSource };
+}
+
+/** How {@linkcode planRecipe} plans. */
+export interface PlanRecipeOptions extends Pick<CompressOptions, "signal" | "onEvent" | "base" | "runtime"> {
+  /** Directory of a run: what it found is used, what is measured is kept there for it. */
+  readonly out?: string;
+  /** Run importance and allocation where the allocation needs it; otherwise nothing is computed. */
+  readonly measure?: boolean;
+}
+
+/**
+ * Plans a run.
+ *
+ * @throws {TypeError} when the recipe, a plugin or the checkpoint is wrong, naming the field.
+ * @throws {RangeError} for a budget that cannot be met, naming the smallest that can.
+ * @throws as `compress` does while it measures.
+ */
+export async function planRecipe(recipe: Recipe, options: PlanRecipeOptions = {}): Promise<RecipePlan> {
+  const loaded = await loadPlugins(recipe.plugins, { builtins: builtinStages, base: options.base });
+  const stages = resolveStages(recipe, [...builtinStages, ...loaded]);
+  using checkpoint = await openCheckpoint(recipe.model, { signal: options.signal });
+  const chosen = selectLayers(recipe, checkpoint, stages);
+  const task = allocationTask(recipe, chosen, stages);
+  const { ranks, source } = await findRanks(recipe, options, task, stages, identityOf(recipe, checkpoint, stages));
+  const report = planRun({
+    inventory: chosen,
+    bitsPerWeight: task.bitsPerWeight,
+    ranks,
+    storageOf: storageOfRun(stages),
+    stages: plannedStages(stages),
+    dtype: recipe.dtype,
+    parallelJobs: recipe.parallel,
+    memoryBytes: recipe.memory,
+  });
+  return { ...report, allocation: { stage: stages.allocation.stage.name, source } };
+}
+
+async function findRanks(
+  recipe: Recipe,
+  { out, measure, ...options }: PlanRecipeOptions,
+  task: AllocationTask,
+  stages: ResolvedStages,
+  identity: string,
+): Promise<{ readonly ranks: Allocated | undefined; readonly source: AllocationSource }> {
+  const proposal = proposeAllocation(task, stages);
+  if (proposal?.final) return { ranks: proposal.ranks, source: "shapes" };
+  const kept = out === undefined ? undefined : await readAllocation(out);
+  if (kept?.identity === identity) return { ranks: kept.layers, source: "output" };
+  if (!measure) return { ranks: proposal?.ranks, source: "start" };
+  const place = out ?? await Deno.makeTempDir({ prefix: "dbf-plan-" });
+  try {
+    await using run = await startRun({ ...recipe, out: place }, options);
+    return { ranks: run.ranks, source: "measured" };
+  } finally {
+    if (out === undefined) await Deno.remove(place, { recursive: true });
+  }
+}
+
+/**
+ * The plan that a finished run followed: its layers, their bits and why, and sizes. Time and memory of stages are not known any more.
+ *
+ * @throws as `openArtefact` does.
+ */
+export async function planArtefact(directory: string): Promise<RecipePlan> {
+  using artefact = await openArtefact(directory);
+  const model = await describeArtefact(artefact);
+  const kept = await readAllocation(directory);
+  const layers = model.blocks.flatMap(({ index: block, linears }) =>
+    linears.filter(({ weight }) => artefact.entries.get(weight)?.kind !== "dense")
+      .map(({ role, weight: name, rows, cols }) => ({ name, block, role, rows, cols }))
+  );
+  const compressed = new Set(layers.map(({ name }) => name));
+  const rankOf = (name: string) => {
+    const rank = artefact.entries.get(name)!.attributes.rank;
+    return typeof rank === "number" ? rank : 0;
+  };
+  const report = planRun({
+    inventory: { model, layers, dense: neededTensors(model).filter(({ name }) => !compressed.has(name)) },
+    bitsPerWeight: kept?.bitsPerWeight,
+    ranks: new Map(layers.map(({ name }) => {
+      const rank = rankOf(name), known = kept?.layers.get(name);
+      return [name, { rank, reason: known?.rank === rank ? known.reason : "as committed" }];
+    })),
+    storageOf({ name }) {
+      const { kind, shape, attributes } = artefact.entries.get(name)!;
+      const storage = entryStorage({ kind, shape, attributes });
+      if (storage !== undefined) return storage;
+      throw new TypeError(`Cannot plan "${name}" of ${directory}: its kind ${kind} is a plugin's`);
+    },
+  });
+  return { ...report, allocation: { stage: kept?.stage ?? "unknown", source: "output" } };
+}
