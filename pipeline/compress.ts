@@ -51,6 +51,7 @@ export async function compress(input: RecipeInput | Recipe, options: CompressOpt
     jobs,
     importance: started.importance,
     calibration: started.calibration,
+    made: started.made,
     writer,
     lease,
     parallel: recipe.parallel,

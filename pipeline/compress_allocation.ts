@@ -20,6 +20,7 @@ import type {
   LayerStorage,
   Proposal,
   StageContext,
+  StageIO,
 } from "./stream/stage.ts";
 
 /** Sign bits per weight that are used where a recipe gives neither bits nor size. */
@@ -95,6 +96,8 @@ export interface AllocationRun {
   readonly stages: ResolvedStages;
   readonly checkpoint: Pick<CheckpointReader, "tensor">;
   readonly importance: ReadonlyMap<string, LayerImportance>;
+  readonly seed: number;
+  readonly offer: StageIO["allocation"]["input"]["offer"];
   readonly writer: Pick<ArtefactWriter, "directory" | "loadState" | "saveState" | "committed">;
   readonly context: StageContext;
   /** Runs the body with the bytes that the stage asks for reserved, and with its events. */
@@ -123,7 +126,15 @@ export async function allocate(run: AllocationRun): Promise<Allocated> {
   let ranks: Allocated = new Map();
   let over = Infinity;
   for (let tries = 0, { bitsPerWeight } = task; tries < MOST_ALLOCATIONS && over > 0; tries++) {
-    const input = { layers, bitsPerWeight, budget, importance, weight: (name: string) => checkpoint.tensor(name) };
+    const input = {
+      layers,
+      bitsPerWeight,
+      budget,
+      importance,
+      weight: (name: string) => checkpoint.tensor(name),
+      seed: run.seed,
+      offer: run.offer,
+    };
     ranks = await run.inStage(() => allocation.run(input, context));
     for (const { name } of layers) checkRank(allocation.stage.name, name, ranks.get(name)?.rank);
     // A mean of bits is for the stage to keep; a size must not be exceeded by one that heeds only bits.

@@ -9,6 +9,7 @@ import { readPackedFile } from "./artefact/packed_file.ts";
 import type { ArtefactWriter } from "./artefact/writer.ts";
 import type { CheckpointReader, TensorHandle } from "./checkpoint/types.ts";
 import { decodeLatents, decodePacked, encodeLatents, encodePacked } from "./compress_state.ts";
+import type { MadeFactors } from "./made_factors.ts";
 import type { ModelDescription } from "./model/types.ts";
 import { factorizationOf, type ResolvedStages } from "./recipe/resolve.ts";
 import type { Lease } from "./stream/lease.ts";
@@ -23,6 +24,8 @@ export interface LayerRun {
   readonly jobs: readonly LayerJob[];
   readonly importance: ReadonlyMap<string, LayerImportance>;
   readonly calibration: readonly Int32Array[];
+  /** Factors that the allocation made on its way. */
+  readonly made: Pick<MadeFactors, "take">;
   readonly writer: ArtefactWriter;
   readonly lease: Lease;
   readonly parallel: number;
@@ -88,8 +91,9 @@ async function runIndependent(run: LayerRun, signal: AbortSignal): Promise<void>
     },
     factorize: {
       name: stages.factorization.stage.name,
-      run: (job, weight, inner) =>
-        factorizationOf(stages, job).run({ job, weight, importance: importance.get(job.name) }, inside(inner)),
+      run: async (job, weight, inner) =>
+        run.made.take(job) ??
+          await factorizationOf(stages, job).run({ job, weight, importance: importance.get(job.name) }, inside(inner)),
     },
     pack: {
       name: stages.packing.stage.name,

@@ -16,6 +16,7 @@ import { allocate, type AllocationTask, allocationTask, identityOf } from "./com
 import { loadCalibration } from "./compress_calibration.ts";
 import { makeFingerprint } from "./compress_fingerprint.ts";
 import { decodeImportance, encodeImportance } from "./compress_state.ts";
+import { keepMadeFactors, type MadeFactors } from "./made_factors.ts";
 import { describeCheckpoint } from "./model/check.ts";
 import { type Inventory, inventory } from "./plan/inventory.ts";
 import { findProblems, refuseProblems } from "./preflight.ts";
@@ -57,6 +58,8 @@ export interface StartedRun extends AsyncDisposable {
   readonly importance: ReadonlyMap<string, LayerImportance>;
   readonly task: AllocationTask;
   readonly ranks: Allocated;
+  /** Factors that the allocation made on its way. */
+  readonly made: MadeFactors;
   /** Layers that an earlier run had committed. */
   readonly resumedLayers: number;
 }
@@ -109,11 +112,14 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
 
   const step: ModelStep = { checkpoint, chosen, stages, lease, context };
   const importance = await scoreLayers({ ...step, calibration, writer });
+  const made = keepMadeFactors(stages);
   const ranks = await allocate({
     ...step,
     task,
     identity: identityOf(recipe, checkpoint, stages),
     importance,
+    seed: recipe.seed,
+    offer: made.offer,
     writer,
     inStage: (body) =>
       runModelStage(
@@ -136,6 +142,7 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
     importance,
     task,
     ranks,
+    made,
     resumedLayers,
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };

@@ -162,6 +162,15 @@ export interface StageIO {
       readonly importance: ReadonlyMap<string, LayerImportance>;
       /** Reads a layer's weight, for plugins that measure. Never keep more than one. */
       readonly weight: (name: string) => TensorHandle;
+      /** Of the run: its factorization of a layer has seed hash(seed, weight name). */
+      readonly seed: number;
+      /** Offers what a trial made; the run takes it where it would make the same. */
+      readonly offer: (trial: {
+        readonly stage: { readonly name: string; readonly version: string };
+        readonly options: Readonly<Record<string, unknown>>;
+        readonly job: LayerJob;
+        readonly factors: Factors;
+      }) => void;
     };
     /** Middle dimension by weight name, and why, for `plan`'s table. */
     output: Allocated;

@@ -10,7 +10,16 @@ import { channelImportance } from "./channel_importance.ts";
 import { proposeRanks } from "./propose.ts";
 import { planRanges, spendRanks } from "./ranges.ts";
 import { describeRank } from "./reason.ts";
-import { estimateTrial, noticeUnweighted, trialEntries, trialRank, tryFactorize } from "./trial.ts";
+import {
+  estimateTrial,
+  noticeUnweighted,
+  trialEntries,
+  trialKey,
+  trialRank,
+  tryFactorize,
+  weightedNorm,
+} from "./trial.ts";
+import { openTrialLog } from "./trial_log.ts";
 
 const options = v.strictObject({
   ...budgetEntries,
@@ -30,7 +39,7 @@ export const channelPruningAllocation: Stage<"allocation", typeof options> = def
   kind: "allocation",
   scope: "model",
   name: "channel-pruning",
-  version: "1.1.0",
+  version: "1.2.0",
   description: "Over-provisioned middle channels of all layers compete by the loss that removing them causes, per bit.",
   options,
   estimate: (layer, { factor, ...trial }) => estimateTrial(layer, factor, trial),
@@ -40,16 +49,23 @@ export const channelPruningAllocation: Stage<"allocation", typeof options> = def
     const bounds = { min: LEAST_SHARE, max: factor };
     const budget = planRanges(layers, bitsPerWeight, budgetOptions, bounds, input.budget);
     noticeUnweighted("channel-pruning", layers, importance, context);
+    const log = await openTrialLog(context.scratch);
     const scores: (Float64Array | undefined)[] = [];
     for (const [index, layer] of layers.entries()) {
       signal.throwIfAborted();
       const { override, least, most } = budget.ranges[index];
       let score: Float64Array | undefined;
       if (override === undefined && least < most) {
-        const rank = trialRank(layer, factor * budget.freeBits);
+        const rank = trialRank(layer, factor * budget.freeBits, budgetOptions.step);
         const measured = importance.get(layer.name);
-        const factors = await tryFactorize(layer, rank, weight(layer.name), measured, { iterations, sweeps }, context);
-        score = channelImportance(factors, measured).sort().reverse();
+        const norm = await weightedNorm(layer, weight(layer.name), measured, signal);
+        const key = ["channels", trialKey(layer, rank, norm, input, { iterations, sweeps })];
+        score = Float64Array.from(
+          await log.result(key, async () => {
+            const factors = await tryFactorize(layer, rank, input, { iterations, sweeps }, context);
+            return [...channelImportance(factors, measured).sort().reverse()];
+          }),
+        );
       }
       scores.push(score);
       emit({

@@ -10,7 +10,16 @@ import { lossCurve, type LossPoint } from "./loss_curve.ts";
 import { proposeRanks } from "./propose.ts";
 import { planRanges, type RelativeBounds, spendRanks } from "./ranges.ts";
 import { describeRank } from "./reason.ts";
-import { estimateTrial, noticeUnweighted, trialEntries, trialRank, tryFactorize, weightedNorm } from "./trial.ts";
+import {
+  estimateTrial,
+  noticeUnweighted,
+  trialEntries,
+  trialKey,
+  trialRank,
+  tryFactorize,
+  weightedNorm,
+} from "./trial.ts";
+import { openTrialLog } from "./trial_log.ts";
 
 const Ratio = v.pipe(v.number(), v.gtValue(0), v.maxValue(4));
 
@@ -36,7 +45,7 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
   kind: "allocation",
   scope: "model",
   name: "measured",
-  version: "1.1.0",
+  version: "1.2.0",
   description: "Weighted errors of short runs at three budgets a layer; bits go where one more saves most loss.",
   options,
   estimate(layer, { ratios, ...trial }) {
@@ -51,21 +60,24 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
     const { layers, bitsPerWeight, importance, weight } = input, { signal, emit } = context;
     const budget = planRanges(layers, bitsPerWeight, budgetOptions, boundsOf(ratios), input.budget);
     noticeUnweighted("measured", layers, importance, context);
+    const log = await openTrialLog(context.scratch);
     const curves: (((rank: number) => number) | undefined)[] = [];
     for (const [index, layer] of layers.entries()) {
       signal.throwIfAborted();
       const { override, least, most } = budget.ranges[index];
       const detail: Record<string, number> = {};
       if (override === undefined && least < most) {
-        const measured = importance.get(layer.name), handle = weight(layer.name);
-        const norm = await weightedNorm(layer, handle, measured, signal);
+        const norm = await weightedNorm(layer, weight(layer.name), importance.get(layer.name), signal);
         const points: LossPoint[] = [{ rank: 0, loss: norm }];
         for (const ratio of ratios) {
-          const rank = trialRank(layer, ratio * budget.freeBits);
+          const rank = trialRank(layer, ratio * budget.freeBits, budgetOptions.step);
           if (rank <= points.at(-1)!.rank) continue;
-          const trial = await tryFactorize(layer, rank, handle, measured, { iterations, sweeps }, context);
-          points.push({ rank, loss: norm * trial.weightedError });
-          detail[`loss${rank}`] = norm * trial.weightedError;
+          const [error] = await log.result(
+            trialKey(layer, rank, norm, input, { iterations, sweeps }),
+            async () => [(await tryFactorize(layer, rank, input, { iterations, sweeps }, context)).weightedError],
+          );
+          points.push({ rank, loss: norm * error });
+          detail[`loss${rank}`] = norm * error;
         }
         curves.push(lossCurve(points));
       } else curves.push(undefined);

@@ -187,7 +187,7 @@ export function planRanges(
 }
 
 /** Middle dimension at `bits`, rounded down to the step; below one step it is not rounded, and at least 1. */
-function floorRank(layer: WeightShape, bits: number, largestStep: number): number {
+export function floorRank(layer: WeightShape, bits: number, largestStep: number): number {
   const step = stepOf(layer, largestStep);
   const rank = bits * layer.rows * layer.cols / (layer.rows + layer.cols) + 1e-9;
   return Math.max(1, rank < step ? Math.floor(rank) : Math.floor(rank / step) * step);

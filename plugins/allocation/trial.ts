@@ -10,12 +10,14 @@ import type {
   LayerShape,
   StageContext,
   StageEstimate,
+  StageIO,
 } from "../../pipeline/stream/stage.ts";
 import type { TensorHandle } from "../../pipeline/checkpoint/types.ts";
 import { MAX_BITS_PER_WEIGHT } from "../../pipeline/plan/bits.ts";
 import { factorsOfKind } from "../../pipeline/stream/factors.ts";
 import { tensorSeed } from "../../pipeline/stream/seed.ts";
 import { dbfAdmm } from "../factorization/dbf_admm/stage.ts";
+import { floorRank } from "./ranges.ts";
 
 /** Rows are read so many elements at a time: 16 MiB. */
 const PANEL_ELEMENTS = 2 ** 22;
@@ -38,23 +40,41 @@ function admmOptions({ iterations, sweeps }: TrialOptions) {
   return v.parse(dbfAdmm.options, { effort: "fast", iterations, sweeps, latents: false });
 }
 
-/** Middle dimension of a trial: that of `bitsPerWeight`, at least 1. */
-export function trialRank({ rows, cols }: Pick<LayerShape, "rows" | "cols">, bitsPerWeight: number): number {
-  return Math.max(1, Math.floor(Math.min(MAX_BITS_PER_WEIGHT, bitsPerWeight) * rows * cols / (rows + cols) + 1e-9));
+/** Middle dimension of a trial: that of `bitsPerWeight`, a multiple of the step where it is above it, as bounds are. */
+export function trialRank(layer: LayerShape, bitsPerWeight: number, step: number): number {
+  return floorRank(layer, Math.min(MAX_BITS_PER_WEIGHT, bitsPerWeight), step);
 }
 
-/** Factorizes a layer with few steps; its progress is not reported. */
+/** Factorizes a layer with few steps, as the run would with the same options; its progress is not reported. */
 export async function tryFactorize(
   layer: LayerShape,
   rank: number,
-  weight: TensorHandle,
-  importance: LayerImportance | undefined,
-  options: TrialOptions,
+  { importance, weight, seed, offer }: Pick<StageIO["allocation"]["input"], "importance" | "weight" | "seed" | "offer">,
+  trial: TrialOptions,
   context: StageContext,
 ): Promise<DbfFactors> {
-  const job = { ...layer, rank, seed: tensorSeed(0, layer.name) };
-  const quiet = { ...context, emit: () => {} };
-  return factorsOfKind(layer.name, await dbfAdmm.run({ job, weight, importance }, admmOptions(options), quiet), "dbf");
+  const job = { ...layer, rank, seed: tensorSeed(seed, layer.name) }, options = admmOptions(trial);
+  const input = { job, weight: weight(layer.name), importance: importance.get(layer.name) };
+  const factors = await dbfAdmm.run(input, options, { ...context, emit: () => {} });
+  offer({ stage: dbfAdmm, options, job, factors });
+  return factorsOfKind(layer.name, factors, "dbf");
+}
+
+/**
+ * What the result of a trial depends on, for {@linkcode openTrialLog}.
+ *
+ * @param norm Of the weight, which stands for its content.
+ */
+export function trialKey(
+  { name, rows, cols }: LayerShape,
+  rank: number,
+  norm: number,
+  { importance, seed }: Pick<StageIO["allocation"]["input"], "importance" | "seed">,
+  options: TrialOptions,
+): unknown {
+  const { input = [], output = [] } = importance.get(name) ?? {};
+  const sums = [input, output].map((values) => [...values].reduce((total, value, i) => total + value * (i + 1), 0));
+  return [name, rows, cols, rank, norm, sums, seed, dbfAdmm.version, options];
 }
 
 /**

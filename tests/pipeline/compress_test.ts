@@ -8,12 +8,14 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import * as v from "valibot";
+import { openRuntime } from "../../kernels/runtime/open.ts";
 import { describeArtefact } from "../../pipeline/artefact/describe.ts";
 import { openArtefact } from "../../pipeline/artefact/reader.ts";
 import type { CommitStep } from "../../pipeline/artefact/writer.ts";
 import { compress } from "../../pipeline/compress.ts";
-import type { CompressOptions } from "../../pipeline/start_run.ts";
+import { type CompressOptions, startRun } from "../../pipeline/start_run.ts";
 import { openCheckpoint } from "../../pipeline/checkpoint/open.ts";
+import { parseRecipe } from "../../pipeline/recipe/parse.ts";
 import type { RecipeInput } from "../../pipeline/recipe/schema.ts";
 import type { DbfEvent } from "../../pipeline/stream/events.ts";
 import { factorsOfKind } from "../../pipeline/stream/factors.ts";
@@ -196,6 +198,41 @@ Deno.test("compress() keeps matching layers dense and reports allocation by a pl
     using artefact = await openArtefact(out);
     assertEquals(artefact.entries.get("model.layers.0.self_attn.k_proj.weight")?.kind, "dense");
   }));
+
+Deno.test("compress() takes over what the allocation made with equal options, to the same bytes", async () => {
+  await using runtime = await openRuntime({ threads: 1 });
+  const results: { readonly made: number; readonly hashes: readonly string[] }[] = [];
+  for (const reuse of [true, false]) {
+    await withFolder(async (out) => {
+      const options = { effort: "fast", iterations: 2, sweeps: 0 };
+      const recipe: RecipeInput = {
+        model: MODEL,
+        out,
+        bits: 1,
+        blocks: [0, 0],
+        stages: {
+          allocation: { use: "measured", options: { iterations: 2 } },
+          factorization: { use: "dbf-admm", options },
+        },
+      };
+      const factorized = new Set<string>();
+      const onEvent = (event: DbfEvent) => {
+        if (event.type === "stage-progress" && event.stage === "dbf-admm") factorized.add(event.subject);
+      };
+      if (!reuse) {
+        // stopped after the allocation: what it made is gone
+        await using _ = await startRun(parseRecipe(recipe), { runtime });
+      }
+      const { layers } = await compress(recipe, { runtime, onEvent });
+      using artefact = await openArtefact(out);
+      const hashes = artefact.manifest.entries.map(({ sha256 }) => sha256);
+      results.push({ made: layers.length - factorized.size, hashes });
+    });
+  }
+  const [reusing, anew] = results;
+  assert(reusing.made > 0 && reusing.made < 7, `${reusing.made} taken over`);
+  assertEquals(anew, { made: 0, hashes: reusing.hashes });
+});
 
 Deno.test("compress() runs reconstruction by block and distillation over the model, resumably, as next generations", () =>
   withFolder(async (out) => {

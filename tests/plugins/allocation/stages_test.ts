@@ -54,21 +54,33 @@ function handles() {
 async function allocate<S extends Stage<"allocation">["options"]>(
   stage: Stage<"allocation", S>,
   options: Record<string, unknown>,
-  { importance = CALIBRATED, signal = new AbortController().signal }: {
+  { importance = CALIBRATED, signal = new AbortController().signal, scratch }: {
     readonly importance?: ReadonlyMap<string, LayerImportance>;
     readonly signal?: AbortSignal;
+    readonly scratch?: string;
   } = {},
 ) {
   await using runtime = await openRuntime({ threads: 1 });
   const events: DbfEvent[] = [];
   const { weight, read } = handles();
-  const context: StageContext = { runtime, signal, scratch: "unused", emit: (event) => void events.push(event) };
+  const offered: [string, number, string][] = [];
+  const own = scratch ?? await Deno.makeTempDir();
+  const context: StageContext = { runtime, signal, scratch: own, emit: (event) => void events.push(event) };
+  const cleaned = scratch === undefined ? () => Deno.remove(own, { recursive: true }) : () => Promise.resolve();
   const ranks = await stage.run(
-    { layers: LAYERS, bitsPerWeight: 1.5, budget: signBitBudget(LAYERS, 1.5), importance, weight },
+    {
+      layers: LAYERS,
+      bitsPerWeight: 1.5,
+      budget: signBitBudget(LAYERS, 1.5),
+      importance,
+      weight,
+      seed: 0,
+      offer: ({ job, factors }) => offered.push([job.name, job.rank, factors.kind]),
+    },
     v.parse(stage.options, options),
     context,
-  );
-  return { ranks, events, read };
+  ).finally(cleaned);
+  return { ranks, events, read, offered };
 }
 
 const bitsOf = (ranks: ReadonlyMap<string, { readonly rank: number }>, role: string) => {
@@ -81,7 +93,7 @@ for (const stage of [channelPruningAllocation, measuredAllocation] as const) {
   const typed = stage as unknown as Stage<"allocation">;
 
   Deno.test(`${stage.name} gives more bits to the layer whose errors cost more loss, within the budget`, async () => {
-    const { ranks, events, read } = await allocate(typed, { iterations: 6 });
+    const { ranks, events, read, offered } = await allocate(typed, { iterations: 6 });
     assert(bitsOf(ranks, "dear") > bitsOf(ranks, "cheap") + 0.2);
     const spent = LAYERS.reduce((total, { name, rows, cols }) => total + ranks.get(name)!.rank * (rows + cols), 0);
     const elements = LAYERS.reduce((total, { rows, cols }) => total + rows * cols, 0);
@@ -94,6 +106,9 @@ for (const stage of [channelPruningAllocation, measuredAllocation] as const) {
       [stage.name, "dear.weight", 2, 3],
       [stage.name, "wide.weight", 3, 3],
     ]);
+    // every trial is offered to the run
+    assertEquals(offered.length, stage.name === "measured" ? 9 : 3);
+    assertEquals(new Set(offered.map(([name, , kind]) => `${name} ${kind}`)).size, 3);
     // one layer at a time: a weight is never asked for again after the next one
     assertEquals(read, ["cheap.weight", "dear.weight", "wide.weight"]);
   });
@@ -105,6 +120,34 @@ for (const stage of [channelPruningAllocation, measuredAllocation] as const) {
     assertEquals(first.read, ["dear.weight", "wide.weight"]);
     assertEquals(bitsOf(first.ranks, "cheap") <= 1, true);
     assertEquals(first.ranks.get("cheap.weight")!.reason.endsWith("override ^cheap"), true);
+  });
+
+  Deno.test(`${stage.name} goes on where an interrupted allocation was`, async () => {
+    const scratch = await Deno.makeTempDir();
+    try {
+      const controller = new AbortController();
+      const options = { iterations: 3 };
+      const whole = await allocate(typed, options);
+      const importance = new Map(CALIBRATED);
+      const stopping = { ...CALIBRATED.get("wide.weight")! };
+      Object.defineProperty(stopping, "input", {
+        get: () => (controller.abort(new Error("stop")), CALIBRATED.get("wide.weight")!.input),
+      });
+      importance.set("wide.weight", stopping);
+      await assertRejects(
+        () => allocate(typed, options, { scratch, importance, signal: controller.signal }),
+        Error,
+        "stop",
+      );
+      const log = `${scratch}/trials.jsonl`;
+      await Deno.writeTextFile(log, '["torn', { append: true });
+      const resumed = await allocate(typed, options, { scratch });
+      assertEquals([...resumed.ranks], [...whole.ranks]);
+      assertEquals(new Set(resumed.offered.map(([name]) => name)), new Set(["wide.weight"]));
+      assertEquals((await allocate(typed, options, { scratch })).offered, []);
+    } finally {
+      await Deno.remove(scratch, { recursive: true });
+    }
   });
 
   Deno.test(`${stage.name} says when layers have no importance, and stops when aborted`, async () => {

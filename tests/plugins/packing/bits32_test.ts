@@ -84,6 +84,8 @@ Deno.test("uniform allocation is not clamped at the smaller side", async () => {
       weight: () => {
         throw new Error("not read");
       },
+      seed: 0,
+      offer: () => {},
     },
     { step: 1, overrides: {} },
     context,
