@@ -11,6 +11,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "node:path";
 import { openRuntime } from "../kernels/runtime/open.ts";
+import type { Runtime } from "../kernels/runtime/types.ts";
 import { viewCheckpoint } from "../pipeline/artefact/checkpoint_view.ts";
 import { describeArtefact } from "../pipeline/artefact/describe.ts";
 import { openCheckpoint } from "../pipeline/checkpoint/open.ts";
@@ -35,6 +36,33 @@ async function speed(model: LanguageModel, tokens: number): Promise<number> {
     if (count++ === 0) started = performance.now();
   }
   return (count - 1) / ((performance.now() - started) / 1000);
+}
+
+/**
+ * Tokens per second of exported models, which take turns: medians over `turns` after one to warm up.
+ *
+ * @param directories Exported models.
+ * @param tokens Generated a turn, greedily; the first is not counted.
+ */
+export async function medianSpeeds(
+  runtime: Runtime,
+  directories: readonly string[],
+  tokens: number,
+  turns: number,
+): Promise<number[]> {
+  const models: { readonly model: LanguageModel; readonly speeds: number[] }[] = [];
+  try {
+    for (const directory of directories) models.push({ model: await openModel(directory, runtime), speeds: [] });
+    for (let turn = -1; turn < turns; turn++) {
+      for (const { model, speeds } of models) {
+        const measured = await speed(model, tokens);
+        if (turn >= 0) speeds.push(measured);
+      }
+    }
+    return models.map(({ speeds }) => median(speeds));
+  } finally {
+    for (const { model } of models) await model[Symbol.asyncDispose]();
+  }
 }
 
 /** Runs the bench with the arguments after its name. */

@@ -24,6 +24,10 @@ const BENCHES: Readonly<Record<string, Bench>> = {
     summary: "bits divided among layers in each way, with the same budget and tuning",
     load: () => import("./allocation.ts"),
   },
+  baselines: {
+    summary: "double-binary layers beside signs, rounding, HQQ and GPTQ",
+    load: () => import("./baselines.ts"),
+  },
   memory: { summary: "peak memory on a checkpoint of 141 GB", load: () => import("./memory.ts") },
   crash: { summary: "runs killed at random points resume", load: () => import("./crash.ts") },
   fuzz: { summary: "mutated files against every reader", load: () => import("./fuzz.ts") },

@@ -100,7 +100,7 @@ export async function runQuality(
 }
 
 /** Bytes of `model.onnx` and the data beside it. */
-async function graphBytes(directory: string): Promise<number> {
+export async function graphBytes(directory: string): Promise<number> {
   let bytes = 0;
   for await (const { name, isFile } of Deno.readDir(directory)) {
     if (isFile && name.startsWith("model.onnx")) bytes += (await Deno.stat(`${directory}/${name}`)).size;

@@ -11,10 +11,15 @@ import { logitDistillation } from "./distillation/logits.ts";
 import { dbfAdmm } from "./factorization/dbf_admm/stage.ts";
 import { activationImportance } from "./importance/activation.ts";
 import { fisherDiagonalImportance } from "./importance/fisher_diagonal.ts";
+import { gptq } from "./factorization/nbits/gptq.ts";
+import { hqq } from "./factorization/nbits/hqq.ts";
+import { roundToNearest } from "./factorization/nbits/round_to_nearest.ts";
+import { signValue } from "./factorization/sign/stage.ts";
 import { noImportance } from "./importance/none.ts";
 import { bits32 } from "./packing/bits32.ts";
 import { blockTuning } from "./reconstruction/block_tuning.ts";
 import { errorCompensationStage } from "./reconstruction/error_compensation.ts";
+import { sequential } from "./reconstruction/sequential.ts";
 import { onnxTarget } from "./target/onnx/stage.ts";
 
 /** Built-in stages; recipes name them, plugins may not take their names. */
@@ -26,8 +31,13 @@ export const builtinStages: readonly AnyStage[] = [
   channelPruningAllocation,
   measuredAllocation,
   dbfAdmm,
+  signValue,
+  roundToNearest,
+  hqq,
+  gptq,
   blockTuning,
   errorCompensationStage,
+  sequential,
   bits32,
   logitDistillation,
   onnxTarget,

@@ -14,6 +14,7 @@ import { type BlockRun, type ReconstructionOptions, retune, stepsOf, tuneSigns }
 import { advanceChain, type ChainOptions, dropChain, openChain } from "./chain.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, openBlockEngine } from "./engine.ts";
 import { committedWeights, factorWeight } from "./factor_weight.ts";
+import { inputMoment } from "./input_moment.ts";
 import { memoryTensor } from "./memory_tensor.ts";
 
 /** What changes a still-dense weight before it is factorized, other than training. */
@@ -109,7 +110,10 @@ export async function reconstructBlock(
     await correction?.({ inputs, reference: full, frozen }, role, weights);
     if (stepsOf(run, options.retune) > 0 && !untouched) retuned = await retune(run, remaining, weights);
     const job = jobOf.get(weight) as LayerJob;
-    const found = await input.factorize(job, memoryTensor(weight, [rows, cols], weights.get(role)!));
+    using moment = input.wantsInputMoment(job)
+      ? await inputMoment({ engine, block, inputs, batch, frozen, weights, signal: context.signal }, role)
+      : undefined;
+    const found = await input.factorize(job, memoryTensor(weight, [rows, cols], weights.get(role)!), moment);
     factors.set(weight, found);
     weights.delete(role);
     frozen[`weight/${role}`] = await factorWeight(context.runtime, { rows, cols }, found);

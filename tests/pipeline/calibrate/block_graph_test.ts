@@ -1,3 +1,4 @@
+import { LAYER_KINDS } from "../../../pipeline/calibrate/layer_kinds.ts";
 import { assert, assertAlmostEquals } from "@std/assert";
 import { openRuntime } from "../../../kernels/runtime/open.ts";
 import type { BlockGraphOptions, LinearTreatment } from "../../../pipeline/calibrate/block_graph.ts";
@@ -68,7 +69,15 @@ function norm2(values: Float32Array): number {
   return Math.sqrt(sum);
 }
 
-Deno.test("buildBlockGraph() tune gives scale gradients of DBF linears as central differences do", async () => {
+const KINDS: readonly LinearTreatment[] = [
+  { kind: "dbf", rank: 8 },
+  { kind: "nbits", bits: 3, group: 16 },
+  "frozen",
+  { kind: "sign" },
+  { kind: "nbits", bits: 2, group: 128 },
+];
+
+Deno.test("buildBlockGraph() tune gives scale gradients of linears of every kind as central differences do", async () => {
   using checkpoint = await openCheckpoint("tests/fixtures/architectures/qwen3");
   const model = describeModel(checkpoint.config, checkpoint.tensors);
   await using runtime = await openRuntime({ threads: 1 });
@@ -76,7 +85,7 @@ Deno.test("buildBlockGraph() tune gives scale gradients of DBF linears as centra
   const block = model.blocks[0], batch = 1, tokens = 5;
   const linears = new Map<string, LinearTreatment>(block.linears.map(({ role }, index) => [
     role,
-    index % 2 === 0 ? { kind: "dbf", rank: 8 } : "frozen",
+    KINDS[index % KINDS.length],
   ]));
   const session = await engine.session(block, { kind: "tune", batch, tokens, linears });
   const { latents, scales } = blockLayout(block, linears);
@@ -86,7 +95,18 @@ Deno.test("buildBlockGraph() tune gives scale gradients of DBF linears as centra
     Float32Array.from({ length }, () => low + (high - low) * random());
   const shape = [batch, tokens, model.hiddenSize], size = tokens * model.hiddenSize;
   const values = draw(flatLength(scales), 0.2, 0.6);
+  const fixed = Object.fromEntries(block.linears.flatMap((linear) => {
+    const treatment = linears.get(linear.role)!;
+    return typeof treatment === "string" ? [] : LAYER_KINDS[treatment.kind].fixed(linear, treatment).map((part) => {
+      const data = Uint8Array.from(
+        { length: flatLength([part]) },
+        () => part.name.endsWith("zeros") ? 1 : 256 * random(),
+      );
+      return [`fixed/${part.name}`, runtime.tensor(part.dtype, data, part.shape)];
+    });
+  }));
   const feeds = {
+    ...fixed,
     ...await engine.vectors(block),
     ...await engine.weights(block),
     x: runtime.tensor("float32", draw(size, -1, 1), shape),
