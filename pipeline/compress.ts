@@ -38,7 +38,7 @@ export async function compress(input: RecipeInput | Recipe, options: CompressOpt
   const jobs = chosen.layers.map((layer): LayerJob => ({
     ...layer,
     rank: ranks.get(layer.name)!.rank,
-    method: methodOf(stages, layer.name),
+    method: ranks.get(layer.name)!.method ?? methodOf(stages, layer.name),
     seed: tensorSeed(recipe.seed, layer.name),
   }));
   const tooLarge = jobs.find((job) => layerPeakBytes(stages, job) > lease.bytes);

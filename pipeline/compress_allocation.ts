@@ -8,13 +8,16 @@ import { checkpointIdentity } from "./artefact/fingerprint.ts";
 import type { ArtefactWriter } from "./artefact/writer.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import { byteBudget, signBitBudget } from "./plan/allocation_budget.ts";
-import type { Inventory } from "./plan/inventory.ts";
+import { compileFilter, type Inventory } from "./plan/inventory.ts";
 import { bitsForSize, DENSE_BYTES, exportedBytes, fewestBits, sizeTooSmall, storageAt } from "./plan/sizes.ts";
 import { methodOf, type ResolvedStages, storageOfRun } from "./recipe/resolve.ts";
 import type { Recipe } from "./recipe/schema.ts";
+import { tensorSeed } from "./stream/seed.ts";
 import type {
   Allocated,
+  AllocatedLayer,
   AllocationBudget,
+  Candidate,
   LayerImportance,
   LayerShape,
   LayerStorage,
@@ -112,7 +115,7 @@ const STATE = "allocation";
  * @throws {RangeError} when its result is not a middle dimension for every layer, or is above the budget.
  */
 export async function allocate(run: AllocationRun): Promise<Allocated> {
-  const { task, stages: { allocation }, checkpoint, importance, writer, context } = run;
+  const { task, stages, checkpoint, importance, writer, context } = run, { allocation } = stages;
   const { layers, fixed, budget } = task;
   if (layers.length === 0) return fixed;
   const saved = await writer.loadState(STATE);
@@ -122,6 +125,7 @@ export async function allocate(run: AllocationRun): Promise<Allocated> {
     const kept = await committedAllocation(run);
     if (kept !== undefined) return kept;
   }
+  const candidates = candidatesOf(run);
   const elements = layers.reduce((total, { rows, cols }) => total + rows * cols, 0);
   let ranks: Allocated = new Map();
   let over = Infinity;
@@ -133,13 +137,20 @@ export async function allocate(run: AllocationRun): Promise<Allocated> {
       importance,
       weight: (name: string) => checkpoint.tensor(name),
       seed: run.seed,
+      candidates,
       offer: run.offer,
     };
     ranks = await run.inStage(() => allocation.run(input, context));
-    for (const { name } of layers) checkRank(allocation.stage.name, name, ranks.get(name)?.rank);
+    for (const { name } of layers) checkAllocated(allocation.stage.name, name, ranks.get(name), stages.candidates);
     // A mean of bits is for the stage to keep; a size must not be exceeded by one that heeds only bits.
     if (budget.unit === "sign bits") break;
-    over = layers.reduce((total, layer) => total + budget.cost(layer, ranks.get(layer.name)!.rank), -budget.total);
+    over = layers.reduce((total, layer) => {
+      const { rank, method } = ranks.get(layer.name)!;
+      const cost = method === undefined
+        ? budget.cost(layer, rank)
+        : budget.costOf(candidates.get(method)!.stores(layer)!);
+      return total + cost;
+    }, -budget.total);
     bitsPerWeight -= 8 * over / elements * (1 + tries);
   }
   if (budget.unit === "bytes" && over > 0) {
@@ -166,7 +177,7 @@ async function committedAllocation({ task, identity, writer }: AllocationRun): P
   const kept = await readAllocation(writer.directory);
   if (kept === undefined || kept.identity !== identity) return undefined;
   const fits = task.layers.every(({ name }) =>
-    kept.layers.get(name)?.rank === writer.committed.get(name)!.attributes.rank
+    kept.layers.get(name)?.rank === (writer.committed.get(name)!.attributes.rank ?? 0)
   );
   return fits ? kept.layers : undefined;
 }
@@ -175,7 +186,7 @@ async function committedAllocation({ task, identity, writer }: AllocationRun): P
 export function identityOf(
   recipe: Recipe,
   checkpoint: CheckpointReader,
-  { importance, allocation, factorizations }: ResolvedStages,
+  { importance, allocation, factorizations, candidates }: ResolvedStages,
 ): string {
   const { bits, size, dtype, keep, blocks, calibration, seed, provider } = recipe;
   return allocationIdentity({
@@ -183,12 +194,44 @@ export function identityOf(
     recipe: { bits, size, dtype, keep, blocks, calibration, seed, provider },
     stages: [importance, allocation].map(({ identity }) => identity),
     methods: [...factorizations].map(([pattern, { identity }]) => [pattern, identity.name, identity.version]),
+    candidates: [...candidates].map(([name, { identity }]) => [name, identity]),
   });
 }
 
-function checkRank(stage: string, name: string, rank: number | undefined): void {
-  if (rank !== undefined && Number.isInteger(rank) && rank >= 1) return;
+function checkAllocated(
+  stage: string,
+  name: string,
+  found: AllocatedLayer | undefined,
+  candidates: ResolvedStages["candidates"],
+): void {
+  if (found?.method !== undefined && candidates.has(found.method)) return;
+  if (found !== undefined && found.method === undefined && Number.isInteger(found.rank) && found.rank >= 1) return;
   throw new RangeError(
-    `Cannot use allocation ${stage} for "${name}": its rank must be a whole number ≥ 1, current value is ${rank}`,
+    `Cannot use allocation ${stage} for "${name}": its rank must be a whole number ≥ 1, or its method a candidate's name; ` +
+      `current value is ${found?.method ?? found?.rank}`,
   );
+}
+
+/** The recipe's candidates, bound to the run. */
+function candidatesOf(
+  { stages, checkpoint, importance, seed, offer, context }: AllocationRun,
+): ReadonlyMap<string, Candidate> {
+  return new Map([...stages.candidates].map(([method, stage]) => {
+    const accepts = compileFilter(stage.stage.filter ?? {});
+    const candidate: Candidate = {
+      identity: stage.identity,
+      stores: (layer) => accepts(layer) ? stage.stores({ ...layer, rank: 0 }) : undefined,
+      async make(layer) {
+        const job = { ...layer, rank: 0, method, seed: tensorSeed(seed, layer.name) };
+        const weight = checkpoint.tensor(layer.name);
+        const factors = await stage.run({ job, weight, importance: importance.get(layer.name) }, {
+          ...context,
+          emit: () => {},
+        });
+        offer({ stage: stage.stage, options: stage.options, job, factors });
+        return factors;
+      },
+    };
+    return [method, candidate];
+  }));
 }

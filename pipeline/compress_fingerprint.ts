@@ -42,7 +42,13 @@ export async function makeFingerprint(parts: {
   return {
     dbf: DBF_VERSION,
     checkpoint: checkpointIdentity(checkpoint),
-    recipe: { bits: bitsPerWeight, keep: recipe.keep, blocks: recipe.blocks ?? null, dtype: recipe.dtype },
+    recipe: {
+      bits: bitsPerWeight,
+      ...(recipe.size === undefined ? {} : { size: recipe.size }),
+      keep: recipe.keep,
+      blocks: recipe.blocks ?? null,
+      dtype: recipe.dtype,
+    },
     stages: {
       importance: stages.importance.identity,
       allocation: stages.allocation.identity,
@@ -52,6 +58,9 @@ export async function makeFingerprint(parts: {
           pattern,
           ...stages.factorizations.get(pattern)!.identity,
         })),
+      }),
+      ...(stages.candidates.size === 0 ? {} : {
+        candidates: [...stages.candidates].map(([candidate, { identity }]) => ({ candidate, ...identity })),
       }),
       reconstruction: stages.reconstruction.map(({ identity }) => identity),
       packing: stages.packing.identity,

@@ -44,7 +44,10 @@ const distilledKey = (name: string) => `distilled ${name}`;
 const DISTILLED = "distilled";
 
 /** Peak bytes of one layer's own stages. */
-export function layerPeakBytes(stages: Pick<ResolvedStages, "factorizations" | "packing">, job: LayerJob): number {
+export function layerPeakBytes(
+  stages: Pick<ResolvedStages, "factorizations" | "candidates" | "packing">,
+  job: LayerJob,
+): number {
   return Math.max(factorizationOf(stages, job).estimate(job).peakBytes, stages.packing.estimate(job).peakBytes);
 }
 

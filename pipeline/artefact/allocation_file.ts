@@ -27,7 +27,11 @@ const AllocationFile = v.strictObject({
   identity: Text,
   layers: v.record(
     Text,
-    v.strictObject({ rank: v.pipe(v.number(), v.safeInteger(), v.minValue(0)), reason: Text }),
+    v.strictObject({
+      rank: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+      method: v.exactOptional(Text),
+      reason: Text,
+    }),
   ),
 });
 

@@ -28,6 +28,7 @@ export function signBitBudget(layers: readonly WeightShape[], bitsPerWeight: num
     total: Math.floor(bitsPerWeight * elements * (1 + 1e-12) + 1e-6),
     unit: "sign bits",
     cost: ({ rows, cols }, rank) => rank * (rows + cols),
+    costOf: ({ codeBits }) => codeBits,
     tooSmall: (least, reasons) =>
       new RangeError(
         `Cannot allocate ${bitsPerWeight} bits a weight as ${reasons} in every layer need more: use at least ${
@@ -49,6 +50,7 @@ export function byteBudget(sizeBytes: number, otherBytes: number, scaleBytes: nu
     total: sizeBytes - otherBytes,
     unit: "bytes",
     cost: (layer, rank) => layerBytes(dbfStorage(layer, rank), scaleBytes),
+    costOf: (storage) => layerBytes(storage, scaleBytes),
     tooSmall: (least, reasons) =>
       new RangeError(
         `Cannot reach --size ${sizeBytes} as ${reasons} in every layer need more: use at least ${least + otherBytes}`,

@@ -100,7 +100,12 @@ function compile(pattern: string, field: string): RegExp {
   }
 }
 
-function compileFilter(filter: StageFilter): (layer: LayerShape) => boolean {
+/**
+ * What a stage's filter accepts.
+ *
+ * @throws {SyntaxError} when a regular expression is malformed.
+ */
+export function compileFilter(filter: StageFilter): (layer: LayerShape) => boolean {
   const include = filter.include === undefined ? undefined : compile(filter.include, "a stage's filter.include");
   const exclude = filter.exclude === undefined ? undefined : compile(filter.exclude, "a stage's filter.exclude");
   return ({ name, rows, cols }) =>

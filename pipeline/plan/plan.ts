@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type LayerShape, STAGE_SCOPES } from "../stream/stage.ts";
+import { type Allocated, type AllocatedLayer, type LayerShape, STAGE_SCOPES } from "../stream/stage.ts";
 import { rankForBits } from "./bits.ts";
 import type { Inventory } from "./inventory.ts";
 import { bitsForSize, COMMIT_BYTES_PER_LAYER, elementsOf, exportedBytes, type StorageOf } from "./sizes.ts";
@@ -30,7 +30,7 @@ export interface PlanInput {
   /** Largest export in `dtype`; the bits follow. */
   readonly sizeBytes?: number;
   /** Middle dimension by weight name and why; the uniform allocation where absent. */
-  readonly ranks?: ReadonlyMap<string, { readonly rank: number; readonly reason: string }>;
+  readonly ranks?: Allocated;
   /** What each layer is stored as; double-binary where absent. */
   readonly storageOf?: StorageOf;
   readonly stages?: readonly PlannedStage[];
@@ -139,19 +139,15 @@ function planLayer(
   storageOf: StorageOf,
   stages: readonly PlannedStage[],
 ): PlannedLayer {
-  const { rank, reason } = ranks?.get(layer.name) ?? (
+  const allocated: AllocatedLayer = ranks?.get(layer.name) ?? (
     storageOf(layer, 1).ranked
       ? { rank: rankForBits(layer, bitsPerWeight), reason: `uniform ${bitsPerWeight} bits` }
       : { rank: 0, reason: "its own bits" }
   );
-  const storage = storageOf(layer, rank);
-  const estimates = stages.filter(({ kind }) => STAGE_SCOPES[kind] === "layer").map(({ estimate }) =>
-    estimate({ ...layer, rank })
-  );
+  const job = { ...layer, ...allocated }, storage = storageOf(job, allocated.rank);
+  const estimates = stages.filter(({ kind }) => STAGE_SCOPES[kind] === "layer").map(({ estimate }) => estimate(job));
   return {
-    ...layer,
-    rank,
-    reason,
+    ...job,
     kind: storage.kind,
     signBitsPerWeight: storage.codeBits / (layer.rows * layer.cols),
     effectiveBitsPerWeight: storedBitsPerWeight(layer, storage),

@@ -9,7 +9,7 @@ import type { DenseTensor } from "./inventory.ts";
 import { dbfStorage, storedBytes } from "./storage.ts";
 
 /** What a layer is stored as at a middle dimension, which layers that are not `ranked` have none of. */
-export type StorageOf = (layer: LayerShape, rank: number) => LayerStorage;
+export type StorageOf = (layer: LayerShape & { readonly method?: string }, rank: number) => LayerStorage;
 
 /** Bytes of an element of what stays dense. */
 export const DENSE_BYTES = { f32: 4, f16: 2 } as const;

@@ -10,13 +10,15 @@ export interface PlannedStage {
   readonly kind: StageKind;
   readonly name: string;
   /** Bytes and operations for one layer, options already bound. */
-  readonly estimate: (layer: LayerShape & { readonly rank: number }) => StageEstimate;
+  readonly estimate: (layer: LayerShape & { readonly rank: number; readonly method?: string }) => StageEstimate;
 }
 
 /** One line of the table. */
 export interface PlannedLayer extends LayerShape {
   /** Middle dimension k; 0 for kinds without one. */
   readonly rank: number;
+  /** Name of the candidate that the allocation chose instead of the run's factorization. */
+  readonly method?: string;
   /** Kind of its factors. */
   readonly kind: FactorsKind;
   /** Why the allocation chose it. */

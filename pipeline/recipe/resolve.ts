@@ -48,6 +48,8 @@ export interface ResolvedStages {
   readonly factorization: ResolvedStage<"factorization">;
   /** All factorizations: that one as `"default"`, others by the pattern that chooses them. */
   readonly factorizations: ReadonlyMap<string, ResolvedStage<"factorization">>;
+  /** Factorizations that the allocation may choose for a layer, by the recipe's name for each. */
+  readonly candidates: ReadonlyMap<string, ResolvedStage<"factorization">>;
   readonly reconstruction: readonly ResolvedStage<"reconstruction">[];
   readonly packing: ResolvedStage<"packing">;
   readonly distillation: ResolvedStage<"distillation"> | undefined;
@@ -109,10 +111,10 @@ export function resolveStage<K extends StageKind>(
  * @throws {TypeError} as {@linkcode resolveStage} does.
  */
 export function resolveStages(
-  recipe: Pick<Recipe, "stages" | "effort"> & Partial<Pick<Recipe, "methods">>,
+  recipe: Pick<Recipe, "stages" | "effort"> & Partial<Pick<Recipe, "methods" | "candidates">>,
   stages: readonly AnyStage[],
 ): ResolvedStages {
-  const { stages: chosen, methods = {}, effort } = recipe;
+  const { stages: chosen, methods = {}, candidates = {}, effort } = recipe;
   const one = <K extends Exclude<StageKind, "reconstruction" | "distillation">>(kind: K) =>
     resolveStage(kind, chosen[kind], stages, `stages.${kind}`, effort);
   const factorization = one("factorization");
@@ -124,6 +126,14 @@ export function resolveStages(
     allocation: one("allocation"),
     factorization,
     factorizations: new Map([[DEFAULT_METHOD, factorization], ...others]),
+    candidates: new Map(
+      Object.entries(candidates).map(([name, choice]) => {
+        if (name === DEFAULT_METHOD || Object.hasOwn(methods, name)) {
+          throw new TypeError(`Cannot use candidates.${name}: "${name}" is taken by a method; choose another name`);
+        }
+        return [name, resolveStage("factorization", choice, stages, `candidates.${name}`, effort)];
+      }),
+    ),
     reconstruction: chosen.reconstruction.map((choice, index) =>
       resolveStage("reconstruction", choice, stages, `stages.reconstruction[${index}]`, effort)
     ),
@@ -152,35 +162,35 @@ export function methodOf({ factorizations }: Pick<ResolvedStages, "factorization
  * @throws {RangeError} when its job names a method that the run has not.
  */
 export function factorizationOf(
-  stages: Pick<ResolvedStages, "factorizations">,
+  stages: Pick<ResolvedStages, "factorizations" | "candidates">,
   job: Pick<LayerJob, "name" | "method">,
 ): ResolvedStage<"factorization"> {
   const method = job.method ?? methodOf(stages, job.name);
-  const found = stages.factorizations.get(method);
+  const found = stages.factorizations.get(method) ?? stages.candidates.get(method);
   if (found !== undefined) return found;
   throw new RangeError(
     `Cannot factorize "${job.name}" by method "${method}": this run has ${
-      [...stages.factorizations.keys()].join(", ")
+      [...stages.factorizations.keys(), ...stages.candidates.keys()].join(", ")
     }`,
   );
 }
 
 /** What a run's layers are stored as, each by its factorization. */
-export function storageOfRun(stages: Pick<ResolvedStages, "factorizations">): StorageOf {
+export function storageOfRun(stages: Pick<ResolvedStages, "factorizations" | "candidates">): StorageOf {
   return (layer, rank) => factorizationOf(stages, layer).stores({ ...layer, rank });
 }
 
 /** All stages of a run with their prices, in the order in which they run. */
 export function plannedStages(stages: ResolvedStages): PlannedStage[] {
-  const { importance, allocation, factorizations, reconstruction, packing, distillation, target } = stages;
+  const { importance, allocation, factorizations, candidates, reconstruction, packing, distillation, target } = stages;
   const nothing: StageEstimate = { peakBytes: 0, flops: 0 };
   return [
     ...[importance, allocation].map(planned),
-    ...[...factorizations].map(([method, stage]) => ({
+    ...[...factorizations, ...candidates].map(([method, stage]) => ({
       ...planned(stage),
       // A factorization costs something only for its own layers.
-      estimate: (layer: LayerShape & { readonly rank: number }) =>
-        methodOf(stages, layer.name) === method ? stage.estimate(layer) : nothing,
+      estimate: (layer: Omit<LayerJob, "seed">) =>
+        (layer.method ?? methodOf(stages, layer.name)) === method ? stage.estimate(layer) : nothing,
     })),
     ...[...reconstruction, packing, distillation, target].filter((stage) => stage !== undefined).map(planned),
   ];

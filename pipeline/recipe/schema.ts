@@ -70,6 +70,10 @@ const RecipeObject = v.strictObject({
   size: v.optional(Bytes),
   stages: v.optional(Stages, {}),
   methods: v.optional(v.record(Pattern, StageChoice), {}),
+  candidates: v.optional(
+    v.record(v.pipe(v.string(), v.regex(/^[a-z][a-z0-9-]*$/, "must be lower case, digits and dashes")), StageChoice),
+    {},
+  ),
   plugins: v.optional(v.array(v.pipe(v.string(), v.nonEmpty())), []),
   keep: v.optional(v.array(Pattern), []),
   blocks: v.optional(
@@ -124,6 +128,7 @@ export interface RecipeInput {
     readonly target?: StageSelectionInput;
   };
   readonly methods?: Readonly<Record<string, StageSelectionInput>>;
+  readonly candidates?: Readonly<Record<string, StageSelectionInput>>;
   readonly plugins?: readonly string[];
   readonly keep?: readonly string[];
   readonly blocks?: readonly [number, number];
@@ -164,6 +169,8 @@ export interface Recipe {
   };
   /** Factorizations of layers by regular expression on weight names, instead of `stages.factorization`; of several that match, the last one counts. */
   readonly methods: Readonly<Record<string, StageSelection>>;
+  /** Factorizations by a name of yours that the allocation may choose for a layer instead; `size` must be given. */
+  readonly candidates: Readonly<Record<string, StageSelection>>;
   /** Specifiers of third-party stages: `./file.ts`, an absolute path, or `npm:name`. */
   readonly plugins: readonly string[];
   /** Regular expressions on weight names; what matches stays dense. */

@@ -53,7 +53,7 @@ export interface LayerShape {
 export interface LayerJob extends LayerShape {
   /** Middle dimension k ≥ 1; 0 for a factorization whose size has none. */
   readonly rank: number;
-  /** Which of the run's factorizations makes it: `"default"` (also where absent), or the pattern of the recipe's `methods` that chose it. */
+  /** Which of the run's factorizations makes it: `"default"` (also where absent), the pattern of the recipe's `methods` that chose it, or the name of one of its `candidates`. */
   readonly method?: string;
   /** hash(run seed, tensor name), 32 bits: independent of order and parallelism. */
   readonly seed: number;
@@ -119,6 +119,8 @@ export interface AllocationBudget {
   readonly unit: "sign bits" | "bytes";
   /** What a layer costs at a middle dimension; it rises with it. */
   cost(layer: Pick<LayerShape, "name" | "rows" | "cols">, rank: number): number;
+  /** What a layer costs that is stored in some other way. */
+  costOf(storage: LayerStorage): number;
   /**
    * The error of a budget that cannot be met, naming the smallest that can.
    *
@@ -128,8 +130,27 @@ export interface AllocationBudget {
   tooSmall(least: number, reasons: string): RangeError;
 }
 
-/** What an allocation finds. */
-export type Allocated = ReadonlyMap<string, { readonly rank: number; readonly reason: string }>;
+/** What an allocation finds for a layer. */
+export interface AllocatedLayer {
+  /** Middle dimension; 0 for a candidate. */
+  readonly rank: number;
+  /** Name of the candidate that makes the layer instead of the run's factorization. */
+  readonly method?: string;
+  readonly reason: string;
+}
+
+/** What an allocation finds, by weight name. */
+export type Allocated = ReadonlyMap<string, AllocatedLayer>;
+
+/** A factorization without middle dimension that an allocation may choose for a layer. */
+export interface Candidate {
+  /** What it would store; `undefined` where it doesn't take the layer. */
+  stores(layer: LayerShape): LayerStorage | undefined;
+  /** Makes the layer, as the run would. */
+  make(layer: LayerShape): Promise<Factors>;
+  /** What its result depends on beside the layer. */
+  readonly identity: unknown;
+}
 
 /** What an allocation can say from shapes alone. */
 export interface Proposal {
@@ -165,6 +186,8 @@ export interface StageIO {
       /** Of the run: its factorization of a layer has seed hash(seed, weight name). */
       readonly seed: number;
       /** Offers what a trial made; the run takes it where it would make the same. */
+      /** By name; empty unless the recipe names some. */
+      readonly candidates: ReadonlyMap<string, Candidate>;
       readonly offer: (trial: {
         readonly stage: { readonly name: string; readonly version: string };
         readonly options: Readonly<Record<string, unknown>>;
@@ -172,7 +195,6 @@ export interface StageIO {
         readonly factors: Factors;
       }) => void;
     };
-    /** Middle dimension by weight name, and why, for `plan`'s table. */
     output: Allocated;
   };
   factorization: {

@@ -4,11 +4,12 @@
  * @module
  */
 import * as v from "valibot";
-import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
+import { defineStage, type LayerShape, type Stage, type StageIO } from "../../pipeline/stream/stage.ts";
+import { type Choice, spendBudget } from "./budget.ts";
 import { budgetEntries } from "./budget_options.ts";
 import { lossCurve, type LossPoint } from "./loss_curve.ts";
 import { proposeRanks } from "./propose.ts";
-import { planRanges, type RelativeBounds, spendRanks } from "./ranges.ts";
+import { ladderOf, planRanges, type RelativeBounds } from "./ranges.ts";
 import { describeRank } from "./reason.ts";
 import {
   estimateTrial,
@@ -19,7 +20,7 @@ import {
   tryFactorize,
   weightedNorm,
 } from "./trial.ts";
-import { openTrialLog } from "./trial_log.ts";
+import { openTrialLog, type TrialLog } from "./trial_log.ts";
 
 const Ratio = v.pipe(v.number(), v.gtValue(0), v.maxValue(4));
 
@@ -45,7 +46,7 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
   kind: "allocation",
   scope: "model",
   name: "measured",
-  version: "1.2.0",
+  version: "1.3.0",
   description: "Weighted errors of short runs at three budgets a layer; bits go where one more saves most loss.",
   options,
   estimate(layer, { ratios, ...trial }) {
@@ -61,7 +62,11 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
     const budget = planRanges(layers, bitsPerWeight, budgetOptions, boundsOf(ratios), input.budget);
     noticeUnweighted("measured", layers, importance, context);
     const log = await openTrialLog(context.scratch);
+    if (input.candidates.size > 0 && input.budget.unit !== "bytes") {
+      throw new RangeError("Cannot choose among candidates by bits, as their kinds are compared by bytes: give --size");
+    }
     const curves: (((rank: number) => number) | undefined)[] = [];
+    const others: OtherChoice[][] = [];
     for (const [index, layer] of layers.entries()) {
       signal.throwIfAborted();
       const { override, least, most } = budget.ranges[index];
@@ -80,7 +85,12 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
           detail[`loss${rank}`] = norm * error;
         }
         curves.push(lossCurve(points));
-      } else curves.push(undefined);
+        others.push(await tryCandidates(layer, norm, input, log));
+        for (const { method, loss } of others[index]) detail[method] = loss;
+      } else {
+        curves.push(undefined);
+        others.push([]);
+      }
       emit({
         type: "stage-progress",
         stage: "measured",
@@ -90,17 +100,51 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
         detail,
       });
     }
-    const { ranks } = spendRanks(budget, (index, rank) => curves[index]?.(rank) ?? 0);
+    const ladders = budget.ranges.map((range, index): Rung[] =>
+      [...ladderOf(range, (rank) => curves[index]?.(rank) ?? 0), ...others[index]].sort((x, y) => x.cost - y.cost)
+    );
+    const { picks, slope } = spendBudget(ladders, budget.total);
+    const unit = input.budget.unit === "bytes" ? "byte" : "bit";
     return new Map(layers.map((layer, index) => {
-      const curve = curves[index], range = budget.ranges[index], rank = ranks[index];
-      const why = curve === undefined
-        ? "nothing to choose"
-        : `loss ${curve(rank).toExponential(2)}, a bit more saves ` +
-          `${((curve(rank) - curve(rank + range.step)) / (range.step * range.bitsPerRank)).toExponential(2)}`;
+      const { rank, method, loss } = ladders[index][picks[index]], curve = curves[index], range = budget.ranges[index];
+      if (method !== undefined) {
+        const reason = `${method}: loss ${loss.toExponential(2)}, worth more than ${slope.toExponential(2)} a ${unit}`;
+        return [layer.name, { rank: 0, method, reason }];
+      }
+      const price = range.cost(rank + range.step) - range.cost(rank);
+      const why = curve === undefined ? "nothing to choose" : `loss ${loss.toExponential(2)}, a ${unit} more saves ` +
+        `${((loss - curve(rank + range.step)) / Math.max(1, price)).toExponential(2)}`;
       return [layer.name, { rank, reason: describeRank(range, rank, why) }];
     }));
   },
 });
+
+/** A candidate for a layer, measured. */
+interface OtherChoice extends Choice {
+  readonly rank: 0;
+  readonly method: string;
+}
+
+/** One thing that a layer may be. */
+type Rung = Choice & { readonly rank: number; readonly method?: string };
+
+/** Losses of a layer as each candidate makes it. */
+async function tryCandidates(
+  layer: LayerShape,
+  norm: number,
+  { candidates, budget, importance, seed }: StageIO["allocation"]["input"],
+  log: TrialLog,
+): Promise<OtherChoice[]> {
+  const choices: OtherChoice[] = [];
+  for (const [method, candidate] of candidates) {
+    const storage = candidate.stores(layer);
+    if (storage === undefined) continue;
+    const key = [candidate.identity, trialKey(layer, 0, norm, { importance, seed })];
+    const [error] = await log.result(key, async () => [(await candidate.make(layer)).weightedError]);
+    choices.push({ rank: 0, method, cost: budget.costOf(storage), loss: norm * error });
+  }
+  return choices;
+}
 
 /** Bounds of a layer's bits, in means, where none are given. */
 function boundsOf(ratios: readonly number[]): RelativeBounds {

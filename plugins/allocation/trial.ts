@@ -70,7 +70,7 @@ export function trialKey(
   rank: number,
   norm: number,
   { importance, seed }: Pick<StageIO["allocation"]["input"], "importance" | "seed">,
-  options: TrialOptions,
+  options?: TrialOptions,
 ): unknown {
   const { input = [], output = [] } = importance.get(name) ?? {};
   const sums = [input, output].map((values) => [...values].reduce((total, value, i) => total + value * (i + 1), 0));

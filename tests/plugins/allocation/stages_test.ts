@@ -1,13 +1,22 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import * as v from "valibot";
 import { openRuntime } from "../../../kernels/runtime/open.ts";
-import { signBitBudget } from "../../../pipeline/plan/allocation_budget.ts";
+import { byteBudget, signBitBudget } from "../../../pipeline/plan/allocation_budget.ts";
 import { setField } from "../../../pipeline/cli/set_field.ts";
 import type { TensorHandle } from "../../../pipeline/checkpoint/types.ts";
 import type { DbfEvent } from "../../../pipeline/stream/events.ts";
-import type { LayerImportance, LayerShape, Stage, StageContext } from "../../../pipeline/stream/stage.ts";
+import type {
+  AllocationBudget,
+  Candidate,
+  LayerImportance,
+  LayerShape,
+  LayerStorage,
+  Stage,
+  StageContext,
+} from "../../../pipeline/stream/stage.ts";
 import { channelPruningAllocation } from "../../../plugins/allocation/channel_pruning.ts";
 import { measuredAllocation } from "../../../plugins/allocation/measured.ts";
+import { fakeFactors } from "../../pipeline/fake_stages.ts";
 import { weightedNorm } from "../../../plugins/allocation/trial.ts";
 import { uniformAllocation } from "../../../plugins/allocation/uniform.ts";
 
@@ -54,10 +63,12 @@ function handles() {
 async function allocate<S extends Stage<"allocation">["options"]>(
   stage: Stage<"allocation", S>,
   options: Record<string, unknown>,
-  { importance = CALIBRATED, signal = new AbortController().signal, scratch }: {
+  { importance = CALIBRATED, signal = new AbortController().signal, scratch, candidates = new Map(), budget }: {
     readonly importance?: ReadonlyMap<string, LayerImportance>;
     readonly signal?: AbortSignal;
     readonly scratch?: string;
+    readonly candidates?: ReadonlyMap<string, Candidate>;
+    readonly budget?: AllocationBudget;
   } = {},
 ) {
   await using runtime = await openRuntime({ threads: 1 });
@@ -71,10 +82,11 @@ async function allocate<S extends Stage<"allocation">["options"]>(
     {
       layers: LAYERS,
       bitsPerWeight: 1.5,
-      budget: signBitBudget(LAYERS, 1.5),
+      budget: budget ?? signBitBudget(LAYERS, 1.5),
       importance,
       weight,
       seed: 0,
+      candidates,
       offer: ({ job, factors }) => offered.push([job.name, job.rank, factors.kind]),
     },
     v.parse(stage.options, options),
@@ -156,6 +168,46 @@ for (const stage of [channelPruningAllocation, measuredAllocation] as const) {
     await assertRejects(() => allocate(typed, {}, { signal: AbortSignal.abort(new Error("enough")) }), Error, "enough");
   });
 }
+
+Deno.test("measured takes a candidate where it saves more a byte, within the size, and says so", async () => {
+  const made: string[] = [];
+  const storageFor = ({ rows, cols }: LayerShape, bits: number): LayerStorage => ({
+    kind: "nbits",
+    ranked: false,
+    codeBits: bits * rows * cols,
+    packedBytes: bits * rows * cols / 8,
+    scales: rows,
+  });
+  const candidate = (weightedError: number, bits: number): Candidate => ({
+    identity: [weightedError, bits],
+    stores: (layer) => layer.role === "wide" ? undefined : storageFor(layer, bits),
+    make(layer) {
+      made.push(layer.role);
+      return Promise.resolve({
+        ...fakeFactors({ ...layer, rank: 1, seed: 1 }, new Float32Array(layer.cols)),
+        weightedError,
+      });
+    },
+  });
+  const budget = byteBudget(10_000, 2000, 2);
+  const options = { iterations: 3 };
+  const good = new Map([["exact", candidate(1e-6, 3)]]), bad = new Map([["poor", candidate(0.9, 8)]]);
+  const { ranks } = await allocate(measuredAllocation, options, { budget, candidates: good });
+  assertEquals([...new Set(made)], ["cheap", "dear"]); // it does not take the wide layer
+  assertEquals([ranks.get("dear.weight")?.rank, ranks.get("dear.weight")?.method], [0, "exact"]);
+  assert(/^exact: loss .* a byte$/.test(ranks.get("dear.weight")!.reason), ranks.get("dear.weight")!.reason);
+  assertEquals(ranks.get("wide.weight")!.method, undefined);
+  const spent = LAYERS.reduce((total, layer) => {
+    const { rank, method } = ranks.get(layer.name)!;
+    return total + (method === undefined ? budget.cost(layer, rank) : budget.costOf(storageFor(layer, 3)));
+  }, 0);
+  assert(spent <= budget.total, `${spent} of ${budget.total}`);
+
+  const without = await allocate(measuredAllocation, options, { budget });
+  const refused = await allocate(measuredAllocation, options, { budget, candidates: bad });
+  assertEquals([...refused.ranks], [...without.ranks]);
+  await assertRejects(() => allocate(measuredAllocation, options, { candidates: good }), RangeError, "give --size");
+});
 
 Deno.test("uniform shares what overrides leave equally, and keeps its plain formula without them", async () => {
   const plain = await allocate(uniformAllocation, {});

@@ -85,6 +85,7 @@ Deno.test("uniform allocation is not clamped at the smaller side", async () => {
         throw new Error("not read");
       },
       seed: 0,
+      candidates: new Map(),
       offer: () => {},
     },
     { step: 1, overrides: {} },
