@@ -4,9 +4,13 @@
  * @module
  */
 import { setImmediate } from "node:timers";
+import type { Provider } from "../types.ts";
 
-/** Runs shorter than this may be called directly. */
-const QUICK_MS = 0.25;
+/**
+ * Runs shorter than this may be called directly. On CUDA every thread that calls a session makes it handles of its own, over
+ * 100 MB of device memory each, so that calls from other threads are only worth it where the event loop would suffer.
+ */
+const QUICK_MS: Readonly<Record<Provider, number>> = { cpu: 0.25, cuda: 30, webgpu: 0.25 };
 
 /** Direct calls in a row hold the event loop no longer than this before timers and other work have their turn. */
 const SLICE_MS = 4;
@@ -18,6 +22,11 @@ let nextTurn: Promise<void> | undefined;
 export class Pace {
   /** Largest feeds, in bytes, that were seen to run quickly; -1 when none. */
   #quickBytes = -1;
+  readonly #quickMs: number;
+
+  constructor(provider: Provider) {
+    this.#quickMs = QUICK_MS[provider];
+  }
 
   /** Whether a run with feeds of so many bytes may be called directly. */
   isQuick(feedBytes: number): boolean {
@@ -26,7 +35,7 @@ export class Pace {
 
   /** Learns from a run that took so long. */
   learn(feedBytes: number, elapsedMs: number): void {
-    if (elapsedMs < QUICK_MS) this.#quickBytes = Math.max(this.#quickBytes, feedBytes);
+    if (elapsedMs < this.#quickMs) this.#quickBytes = Math.max(this.#quickBytes, feedBytes);
     else if (feedBytes <= this.#quickBytes) this.#quickBytes = -1;
   }
 }

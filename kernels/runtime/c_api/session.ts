@@ -101,7 +101,7 @@ export class OrtSession implements Session {
   readonly #facts: SessionFacts;
   readonly #caller: RunCaller;
   readonly #graphs: CudaGraphs | undefined;
-  readonly #pace = new Pace();
+  readonly #pace: Pace;
   #runs = 0;
   #idle: PromiseWithResolvers<void> | undefined;
   #ended: Promise<void> | undefined;
@@ -112,6 +112,7 @@ export class OrtSession implements Session {
     this.#handle = handle;
     this.#facts = facts;
     this.provider = facts.provider;
+    this.#pace = new Pace(facts.provider);
     this.placement = facts.placement;
     this.inputs = readValues(environment, handle, "input");
     this.outputs = readValues(environment, handle, "output");
