@@ -3,17 +3,12 @@
  *
  * @module
  */
-import { basename, dirname } from "node:path";
 import { builtinStages } from "../../plugins/mod.ts";
-import { readJsonFile } from "../evaluate/json_file.ts";
-import { parseRecipe } from "../recipe/parse.ts";
+import { parseRecipe, readRecipe } from "../recipe/parse.ts";
 import type { Recipe } from "../recipe/schema.ts";
 import { usageError } from "./errors.ts";
 import type { FlagTable, FlagValues } from "./flags.ts";
 import { isOverride, setField } from "./set_field.ts";
-
-/** A recipe with a thousand patterns has 100 kB. */
-const MAX_RECIPE_BYTES = 2 ** 20;
 
 /** Flags that choose where and with how much of the machine to compute. */
 export const COMPUTE_FLAGS: FlagTable = {
@@ -86,12 +81,6 @@ export async function recipeFromFlags(places: RecipePlaces, flags: FlagValues): 
   const missing = recipe.model === undefined ? "MODEL" : recipe.out === undefined ? "OUT" : undefined;
   if (missing !== undefined) throw usageError(`Cannot run without ${missing}: give it as an argument, or in --recipe`);
   return parseRecipe(recipe, file === undefined ? "these flags" : `"${file}" with these flags`);
-}
-
-async function readRecipe(file: string): Promise<Record<string, unknown>> {
-  const recipe = await readJsonFile(dirname(file), basename(file), MAX_RECIPE_BYTES);
-  if (recipe === undefined) throw usageError(`Cannot read --recipe "${file}": there is no such file`);
-  return recipe;
 }
 
 /**

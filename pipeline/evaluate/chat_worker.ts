@@ -1,11 +1,12 @@
 /**
- * Renders one chat template in a worker, so that an endless template can be ended.
+ * Renders one chat template in a worker, so that an endless or insatiable template can be ended.
  *
  * @module
  */
+import { parentPort, workerData } from "node:worker_threads";
 import { renderTemplate } from "./render_template.ts";
 
-/** What the worker is sent. */
+/** What the worker is started with. */
 export interface ChatRequest {
   /** Jinja source. */
   readonly template: string;
@@ -16,16 +17,12 @@ export interface ChatRequest {
 /** What it answers. */
 export type ChatReply = { readonly text: string } | { readonly error: string };
 
-// The scope of a worker, which the compiler only knows as a window.
-const scope = self as unknown as {
-  onmessage: ((event: MessageEvent<ChatRequest>) => void) | null;
-  postMessage(reply: ChatReply): void;
-};
-
-scope.onmessage = ({ data }) => {
+function reply({ template, variables }: ChatRequest): ChatReply {
   try {
-    scope.postMessage({ text: renderTemplate(data.template, data.variables) });
+    return { text: renderTemplate(template, variables) };
   } catch (error) {
-    scope.postMessage({ error: (error as Error).message });
+    return { error: (error as Error).message };
   }
-};
+}
+
+parentPort?.postMessage(reply(workerData));

@@ -9,19 +9,16 @@ import { onnxTarget } from "../../plugins/target/onnx/stage.ts";
 import { viewCheckpoint } from "../artefact/checkpoint_view.ts";
 import { describeArtefact } from "../artefact/describe.ts";
 import { isArtefact } from "../artefact/reader.ts";
+import { openFolder, readJsonObject } from "../checkpoint/folder.ts";
 import { openCheckpoint } from "../checkpoint/open.ts";
 import { exportModel } from "../export/export_model.ts";
 import type { DbfEvent } from "../stream/events.ts";
 import { openDecoder } from "./decoder_session.ts";
-import { readJsonFile } from "./json_file.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { loadTokenizer, type TextTokenizer } from "./tokenizer.ts";
 
 /** Name of the graph in an exported directory. */
 const GRAPH_FILE = "model.onnx";
-/** The longest config.json in use has 60 kB. */
-const MAX_CONFIG_BYTES = 2 ** 20;
-
 /** How a model is opened. */
 export interface OpenModelOptions {
   /** Type that a full-precision checkpoint is exported in. Default `"f32"`. */
@@ -108,8 +105,9 @@ async function loadModel(
   temporary: string | undefined,
 ): Promise<LanguageModel> {
   const directory = dirname(graph);
-  const config = await readJsonFile(directory, "config.json", MAX_CONFIG_BYTES) ?? {};
-  const generation = await readJsonFile(directory, "generation_config.json", MAX_CONFIG_BYTES) ?? {};
+  const folder = await openFolder(directory);
+  const config = await readJsonObject(folder, "config.json") ?? {};
+  const generation = await readJsonObject(folder, "generation_config.json") ?? {};
   const session: Session = await runtime.load(graph, { name: path });
   const decoder = await closingOnError(session, () => openDecoder(session, runtime));
   let tokenizer: Promise<TextTokenizer> | undefined;

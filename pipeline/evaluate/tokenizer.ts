@@ -5,12 +5,11 @@
  */
 import { join } from "node:path";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { readJsonFile } from "./json_file.ts";
+import { openFolder, readJsonObject } from "../checkpoint/folder.ts";
+import { checkTokenizer } from "./tokenizer_check.ts";
 
 /** Gemma 3's tokenizer.json has 33 MB, Llama 4's 28 MB. */
 const MAX_TOKENIZER_BYTES = 128 * 2 ** 20;
-/** Llama 3's tokenizer_config.json has 55 kB; a few with many added tokens reach 1 MB. */
-const MAX_CONFIG_BYTES = 16 * 2 ** 20;
 
 /** Text to token ids and back. */
 export interface TextTokenizer {
@@ -40,34 +39,47 @@ export interface TextTokenizer {
  * @throws {TypeError} when tokenizer.json is of a kind that `@huggingface/tokenizers` cannot run.
  */
 export async function loadTokenizer(directory: string): Promise<TextTokenizer> {
-  const definition = await readJsonFile(directory, "tokenizer.json", MAX_TOKENIZER_BYTES);
+  const folder = await openFolder(directory);
+  const definition = await readJsonObject(folder, "tokenizer.json", MAX_TOKENIZER_BYTES);
   if (definition === undefined) {
     throw new Deno.errors.NotFound(
       `Cannot find "${join(directory, "tokenizer.json")}": text needs a tokenizer; copy the file from the original ` +
         `model, or write it with transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)`,
     );
   }
-  const config = await readJsonFile(directory, "tokenizer_config.json", MAX_CONFIG_BYTES) ?? {};
-  let tokenizer: Tokenizer;
-  try {
-    tokenizer = new Tokenizer(definition, config);
-  } catch (cause) {
-    throw new TypeError(
-      `Cannot use "${join(directory, "tokenizer.json")}" as a tokenizer: ${(cause as Error).message}`,
-      { cause },
-    );
-  }
+  const config = await readJsonObject(folder, "tokenizer_config.json") ?? {};
+  const path = join(directory, "tokenizer.json");
+  checkTokenizer(definition, path);
+  /** Runs the library, whose own errors do not name the file. */
+  const clearly = <T>(what: string, body: () => T): T => {
+    try {
+      return body();
+    } catch (cause) {
+      throw new TypeError(`Cannot ${what} with "${path}": ${(cause as Error).message}; replace the file`, { cause });
+    }
+  };
+  const tokenizer = clearly("make a tokenizer", () => new Tokenizer(definition, config));
   return {
     directory,
     config,
     size: tokenizer.get_vocab(true).size,
     specialTokens: specialTokensOf(config),
-    encode: (text, options) => tokenizer.encode(text, { add_special_tokens: options?.specials ?? false }).ids,
+    encode(text, options) {
+      const add_special_tokens = options?.specials ?? false;
+      const { ids } = clearly("encode text", () => tokenizer.encode(text, { add_special_tokens }));
+      if (!ids.every((id) => Number.isInteger(id))) {
+        throw new TypeError(
+          `Cannot encode text with "${path}" as it has no unknown token for what it lacks: replace the file`,
+        );
+      }
+      return ids;
+    },
     decode: (ids, options) =>
-      ids.length === 0 ? "" : tokenizer.decode(ids.slice(), {
-        skip_special_tokens: !(options?.specials ?? false),
-        clean_up_tokenization_spaces: false,
-      }),
+      ids.length === 0 ? "" : clearly("decode ids", () =>
+        tokenizer.decode(ids.slice(), {
+          skip_special_tokens: !(options?.specials ?? false),
+          clean_up_tokenization_spaces: false,
+        })),
     id: (token) => tokenizer.token_to_id(token),
   };
 }

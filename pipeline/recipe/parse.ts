@@ -4,6 +4,7 @@
  * @module
  */
 import * as v from "valibot";
+import { openFolderOf, readJsonObject } from "../checkpoint/folder.ts";
 import { type Recipe, RecipeSchema } from "./schema.ts";
 
 /** Largest recipe read: a list of a thousand patterns has 100 kB. */
@@ -49,6 +50,21 @@ export function parseRecipe(value: unknown, where = "this recipe"): Recipe {
 }
 
 /**
+ * Reads the fields of a recipe's file without checking them.
+ *
+ * @throws {Deno.errors.NotFound} when there is no such file.
+ * @throws {SyntaxError} when it is not a JSON object.
+ * @throws {RangeError} when it is too large or too deep.
+ */
+export async function readRecipe(path: string): Promise<Record<string, unknown>> {
+  const found = await openFolderOf(path).catch((cause) => {
+    if (!(cause instanceof Deno.errors.NotFound)) throw cause;
+    throw new Deno.errors.NotFound(`Cannot read the recipe ${path}: there is no such file`, { cause });
+  });
+  return (await readJsonObject(found.folder, found.name, MAX_RECIPE_BYTES))!;
+}
+
+/**
  * Reads a recipe from a JSON file. `overrides` (from flags) win over the file, field by field; `stages` are merged by kind.
  *
  * @throws {SyntaxError} when the file is not JSON.
@@ -56,22 +72,7 @@ export function parseRecipe(value: unknown, where = "this recipe"): Recipe {
  * @throws {RangeError} when the file is too large.
  */
 export async function loadRecipe(path: string, overrides: Readonly<Record<string, unknown>> = {}): Promise<Recipe> {
-  const { size } = await Deno.stat(path);
-  if (size > MAX_RECIPE_BYTES) {
-    throw new RangeError(
-      `Cannot read ${path} as a recipe of at most ${MAX_RECIPE_BYTES} bytes: current value is ${size}`,
-    );
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(await Deno.readTextFile(path));
-  } catch (cause) {
-    throw new SyntaxError(`Cannot read ${path} as JSON: ${cause instanceof Error ? cause.message : cause}`, { cause });
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new TypeError(`Cannot use ${path} as a recipe: it must hold a JSON object`);
-  }
-  const file = value as Record<string, unknown>;
+  const file = await readRecipe(path);
   const given = Object.fromEntries(Object.entries(overrides).filter(([, field]) => field !== undefined));
   const isObject = (field: unknown): field is Record<string, unknown> =>
     typeof field === "object" && field !== null && !Array.isArray(field);

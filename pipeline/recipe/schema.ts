@@ -4,6 +4,7 @@
  * @module
  */
 import * as v from "valibot";
+import { whyUnboundedRegex } from "../checkpoint/bounded_regex.ts";
 import { parseBytes } from "./units.ts";
 
 const Count = v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(1, "must be at least 1"));
@@ -29,6 +30,10 @@ const Pattern = v.pipe(
       return false;
     }
   }, (issue) => `must be a regular expression: current value is ${issue.received}`),
+  v.check(
+    (source) => whyUnboundedRegex(source) === undefined,
+    ({ input }) => `must not take exponential time: ${whyUnboundedRegex(String(input))}`,
+  ),
 );
 
 /** A stage by name, with its options; a bare string is a name. */

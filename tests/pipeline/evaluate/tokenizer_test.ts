@@ -35,7 +35,7 @@ Deno.test("loadTokenizer() names the file that is absent or damaged and says wha
     await Deno.writeTextFile(join(directory, "tokenizer.json"), "{");
     await assertRejects(() => loadTokenizer(directory), SyntaxError, "tokenizer.json");
     await Deno.writeTextFile(join(directory, "tokenizer.json"), "[]");
-    await assertRejects(() => loadTokenizer(directory), SyntaxError, "it holds an array");
+    await assertRejects(() => loadTokenizer(directory), SyntaxError, "current value is an array");
     await Deno.writeTextFile(join(directory, "tokenizer.json"), `{"model": {"type": "Novel"}}`);
     await assertRejects(() => loadTokenizer(directory), TypeError, "as a tokenizer");
   } finally {
@@ -78,7 +78,7 @@ Deno.test("detokenizer() keeps the space between the prompt and the first new wo
   assertEquals([1, 2].map((id) => stream.push(id)), [" am", " here"]);
 });
 
-Deno.test("renderChat() renders messages, reports the template's own errors, and ends an endless template", async () => {
+Deno.test("renderChat() renders messages, reports the template's own errors, and ends an endless or insatiable one", async () => {
   const template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}" +
     "{% if add_generation_prompt %}[assistant]{% endif %}";
   const messages = [{ role: "user", content: "Hi" }];
@@ -86,6 +86,8 @@ Deno.test("renderChat() renders messages, reports the template's own errors, and
   await assertRejects(() => renderChat("{{ raise_exception('no system role') }}", messages), Error, "no system role");
   const endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ '' }}{% endfor %}{% endfor %}";
   await assertRejects(() => renderChat(endless, messages, {}, { timeLimitMs: 300 }), Error, "not done after 300 ms");
+  const doubling = "{% set n = namespace(x=[1]) %}{% for i in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}";
+  await assertRejects(() => renderChat(doubling, messages, {}, { timeLimitMs: 60_000 }), Error, "more than 128 MiB");
 });
 
 Deno.test("findChatTemplate() prefers the file, then the default of a list, and finds none in tiny-llama", async () => {
@@ -98,6 +100,34 @@ Deno.test("findChatTemplate() prefers the file, then the default of a list, and 
   try {
     await Deno.writeTextFile(join(directory, "chat_template.jinja"), "F");
     assertEquals(await findChatTemplate({ ...listed, directory }), "F");
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("loadTokenizer() refuses definitions made to use up time or memory, and links out of the folder", async () => {
+  const directory = await Deno.makeTempDir(), path = join(directory, "tokenizer.json");
+  const original = await json("tokenizer.json");
+  const load = async (change: Record<string, unknown>) => {
+    await Deno.writeTextFile(path, JSON.stringify({ ...original, ...change }));
+    return await loadTokenizer(directory);
+  };
+  const doubling = { type: "Replace", pattern: { String: "a" }, content: "aa" };
+  const split = (Regex: string) => ({ type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false });
+  try {
+    await load({});
+    await assertRejects(() => load({ pre_tokenizer: split("(a+)+$") }), TypeError, "repeats the group (a+)+");
+    const nested = { type: "Sequence", pretokenizers: [{ type: "Digits" }, split("(?:a|aa)*!")] };
+    await assertRejects(() => load({ pre_tokenizer: nested }), TypeError, "pre_tokenizer.pretokenizers.1");
+    const bomb = { type: "Sequence", normalizers: Array(40).fill(doubling) };
+    await assertRejects(() => load({ normalizer: bomb }), TypeError, "lengthen a text");
+    const model = { ...original.model, vocab: { ...original.model.vocab, a: 2 ** 40 } };
+    await assertRejects(() => load({ model }), TypeError, "model.vocab");
+    await Deno.writeTextFile(path, `${'{"a":'.repeat(100)}1${"}".repeat(100)}`);
+    await assertRejects(() => loadTokenizer(directory), RangeError, "nested deeper than 64");
+    await Deno.remove(path);
+    await Deno.symlink(join(FIXTURE, "tokenizer.json"), path);
+    await assertRejects(() => loadTokenizer(directory), RangeError, "link out of its folder");
   } finally {
     await Deno.remove(directory, { recursive: true });
   }

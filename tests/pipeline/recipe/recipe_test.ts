@@ -56,7 +56,7 @@ Deno.test("loadRecipe() reads JSON, lets flags win, and names the file in errors
     await Deno.writeTextFile(path, "{");
     await assertRejects(() => loadRecipe(path), SyntaxError, path);
     await Deno.writeTextFile(path, "[]");
-    await assertRejects(() => loadRecipe(path), TypeError, "must hold a JSON object");
+    await assertRejects(() => loadRecipe(path), SyntaxError, "must hold a JSON object");
     await Deno.writeTextFile(path, JSON.stringify({ ...BASE, threads: -1 }));
     await assertRejects(() => loadRecipe(path), TypeError, "threads");
   }));
