@@ -4,7 +4,7 @@
  * @module
  */
 import { TextLineStream } from "@std/streams/text-line-stream";
-import { type ChatMessage, findChatTemplate, renderChat } from "../evaluate/chat.ts";
+import { type ChatMessage, createChatRenderer, findChatTemplate } from "../evaluate/chat.ts";
 import type { TextTokenizer } from "../evaluate/tokenizer.ts";
 
 /** Texts are tokenized in memory: WikiText-103 has 540 MB and would need hours. */
@@ -110,6 +110,7 @@ async function readJsonLines(
   separator: number | undefined,
 ): Promise<Int32Array> {
   using file = await Deno.open(path);
+  await using chat = createChatRenderer();
   const lines = file.readable.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream());
   const ids: number[] = [];
   let template: string | undefined;
@@ -128,7 +129,7 @@ async function readJsonLines(
           `Cannot use "messages" in line ${number} of "${path}": ${tokenizer.directory} has no chat template; write "text" instead`,
         );
       }
-      const text = await renderChat(template, document.messages, tokenizer.specialTokens, {
+      const text = await chat.render(template, document.messages, tokenizer.specialTokens, {
         addGenerationPrompt: false,
       });
       for (const id of tokenizer.encode(text)) ids.push(id);

@@ -11,8 +11,8 @@ import type { ChatReply, ChatRequest } from "./chat_worker.ts";
 
 /** Llama 3.1's template has 4 kB, the longest in use about 30 kB. */
 const MAX_TEMPLATE_BYTES = 2 ** 20;
-/** Real templates take milliseconds. */
-const TIME_LIMIT_MS = 10_000;
+/** Real templates take milliseconds; the worker's start does not count. */
+const TIME_LIMIT_MS = 1000;
 /** Heap of the worker: the longest prompt that is accepted has 32 MiB, and is built from parts. */
 const MEMORY_LIMIT_MIB = 128;
 /** Far more than any context holds. */
@@ -52,50 +52,86 @@ function namedTemplate(list: readonly unknown[], name: string): unknown {
   return (entries.find((entry) => entry?.name === name) ?? entries[0])?.template;
 }
 
-/**
- * Renders messages with a chat template, in a worker that is ended after ten seconds or 128 MiB.
- *
- * @param template Jinja source from {@linkcode findChatTemplate}.
- * @param messages The conversation so far.
- * @param specialTokens Variables such as `bos_token`.
- * @param options `addGenerationPrompt`: open the assistant's turn (default true).
- * @throws {Error} when the template raises an error, needs too long or too much memory, or writes too much.
- */
-export function renderChat(
+/** Renders templates in one worker, which is started when first needed, and again after it had to be ended. */
+export interface ChatRenderer extends AsyncDisposable {
+  /**
+   * Renders messages; calls must not overlap.
+   *
+   * @param template Jinja source from {@linkcode findChatTemplate}.
+   * @param messages The conversation so far.
+   * @param specialTokens Variables such as `bos_token`.
+   * @param options `addGenerationPrompt`: open the assistant's turn (default true).
+   * @throws {Error} when the template raises an error, needs too long or too much memory, or writes too much.
+   */
+  render(
+    template: string,
+    messages: readonly ChatMessage[],
+    specialTokens?: Readonly<Record<string, string>>,
+    options?: { readonly addGenerationPrompt?: boolean },
+  ): Promise<string>;
+}
+
+/** Makes a renderer whose worker is ended after a second (`timeLimitMs`) of rendering or 128 MiB. */
+export function createChatRenderer({ timeLimitMs = TIME_LIMIT_MS } = {}): ChatRenderer {
+  let running: { readonly worker: Worker; readonly ready: Promise<void> } | undefined;
+  let settle: { resolve(text: string): void; reject(error: Error): void } | undefined;
+  const fail = (why: string) => settle?.reject(new Error(`Cannot render the chat template: ${why}; try without it`));
+
+  const start = () => {
+    // A worker of node:worker_threads, as only these can be given less memory than the process has.
+    const worker = new Worker(new URL("./chat_worker.ts", import.meta.url), {
+      resourceLimits: { maxOldGenerationSizeMb: MEMORY_LIMIT_MIB },
+    });
+    const { promise: ready, resolve: isReady, reject: isBroken } = Promise.withResolvers<void>();
+    ready.catch(() => {}); // render() reports it
+    worker.on("message", (reply: ChatReply) => {
+      if (reply === "ready") isReady();
+      else if ("error" in reply) settle?.reject(new Error(reply.error));
+      else if (reply.text.length > MAX_PROMPT_CHARACTERS) fail(`it wrote ${reply.text.length} characters`);
+      else settle?.resolve(reply.text);
+    });
+    worker.on("error", (error: Error & { readonly code?: string }) => {
+      running = undefined;
+      isBroken(error);
+      fail(error.code === "ERR_WORKER_OUT_OF_MEMORY" ? `it needs more than ${MEMORY_LIMIT_MIB} MiB` : error.message);
+    });
+    return running = { worker, ready };
+  };
+  const stop = async () => {
+    const ended = running;
+    running = undefined;
+    await ended?.worker.terminate();
+  };
+
+  return {
+    async render(template, messages, specialTokens = {}, options = {}) {
+      const { worker, ready } = running ?? start();
+      await ready;
+      const { promise, resolve, reject } = Promise.withResolvers<string>();
+      settle = { resolve, reject };
+      const timer = setTimeout(() => {
+        // Deno ends a run that exceeds the memory without saying so; then this is how it shows.
+        fail(`it was not done after ${timeLimitMs} ms within ${MEMORY_LIMIT_MIB} MiB`);
+        void stop();
+      }, timeLimitMs);
+      const request: ChatRequest = {
+        template,
+        variables: { ...specialTokens, messages, add_generation_prompt: options.addGenerationPrompt ?? true },
+      };
+      worker.postMessage(request);
+      return await promise.finally(() => clearTimeout(timer));
+    },
+    [Symbol.asyncDispose]: stop,
+  };
+}
+
+/** Renders one conversation; see {@linkcode ChatRenderer.render}. */
+export async function renderChat(
   template: string,
   messages: readonly ChatMessage[],
   specialTokens: Readonly<Record<string, string>> = {},
   options: { readonly addGenerationPrompt?: boolean; readonly timeLimitMs?: number } = {},
 ): Promise<string> {
-  const request: ChatRequest = {
-    template,
-    variables: { ...specialTokens, messages, add_generation_prompt: options.addGenerationPrompt ?? true },
-  };
-  // A worker of node:worker_threads, as only these can be given less memory than the process has.
-  const worker = new Worker(new URL("./chat_worker.ts", import.meta.url), {
-    workerData: request,
-    resourceLimits: { maxOldGenerationSizeMb: MEMORY_LIMIT_MIB },
-  });
-  const limit = options.timeLimitMs ?? TIME_LIMIT_MS;
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  const timer = setTimeout(
-    () => reject(new Error(`Cannot render the chat template: it was not done after ${limit} ms; try without it`)),
-    limit,
-  );
-  worker.on("message", (reply: ChatReply) => {
-    if ("error" in reply) reject(new Error(reply.error));
-    else if (reply.text.length > MAX_PROMPT_CHARACTERS) {
-      reject(new RangeError(`Cannot use the chat template as it wrote ${reply.text.length} characters`));
-    } else resolve(reply.text);
-  });
-  worker.on("error", (error: Error & { readonly code?: string }) => {
-    const why = error.code === "ERR_WORKER_OUT_OF_MEMORY"
-      ? `it needs more than ${MEMORY_LIMIT_MIB} MiB`
-      : error.message;
-    reject(new Error(`Cannot render the chat template: ${why}; try without it`));
-  });
-  return promise.finally(() => {
-    clearTimeout(timer);
-    return worker.terminate();
-  });
+  await using renderer = createChatRenderer(options);
+  return await renderer.render(template, messages, specialTokens, options);
 }

@@ -1,12 +1,12 @@
 /**
- * Renders one chat template in a worker, so that an endless or insatiable template can be ended.
+ * Renders chat templates in a worker, so that an endless or insatiable template can be ended.
  *
  * @module
  */
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort } from "node:worker_threads";
 import { renderTemplate } from "./render_template.ts";
 
-/** What the worker is started with. */
+/** What the worker is sent. */
 export interface ChatRequest {
   /** Jinja source. */
   readonly template: string;
@@ -14,10 +14,10 @@ export interface ChatRequest {
   readonly variables: Readonly<Record<string, unknown>>;
 }
 
-/** What it answers. */
-export type ChatReply = { readonly text: string } | { readonly error: string };
+/** What it says: that it is loaded, then one answer a request. */
+export type ChatReply = "ready" | { readonly text: string } | { readonly error: string };
 
-function reply({ template, variables }: ChatRequest): ChatReply {
+function answer({ template, variables }: ChatRequest): ChatReply {
   try {
     return { text: renderTemplate(template, variables) };
   } catch (error) {
@@ -25,4 +25,5 @@ function reply({ template, variables }: ChatRequest): ChatReply {
   }
 }
 
-parentPort?.postMessage(reply(workerData));
+parentPort?.on("message", (request: ChatRequest) => parentPort!.postMessage(answer(request)));
+parentPort?.postMessage("ready" satisfies ChatReply);
