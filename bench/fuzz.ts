@@ -6,14 +6,23 @@
  * @module
  */
 
+import process from "node:process";
 import { parseArgs } from "@std/cli/parse-args";
+import { countAllocations } from "./fuzz_allocations.ts";
 import { FORMATS, type FuzzFormat } from "./fuzz_formats.ts";
 import { mutateBytes, mutateJson, randomFrom } from "./fuzz_mutations.ts";
 
-/** Longest time that one input may take, by the issue of hostile input: a second. */
+/** Longest time that one input may take, as a person waits. */
 const MAX_MS = 1000;
-/** Most that the process may grow over all inputs of a format: buffers of real files, not what a header claims. */
+/** Most that reading an input may allocate in arrays and buffers, whatever it claims: a constant and a multiple of its size. */
+const MAX_ALLOCATED = { bytes: 4 * 2 ** 20, perInputByte: 32 };
+/** Most that the process's peak may grow over all inputs of a format: garbage that is not collected yet. */
 const MAX_GROWTH_BYTES = 256 * 2 ** 20;
+/** Share of the inputs whose bytes are mangled, whatever the format. */
+const BYTES_SHARE = 0.25;
+/** A tenth of a second beyond the product's own limit, where it ends something by a clock. */
+const CLOCK_TOLERANCE_MS = 100;
+
 /**
  * Whether an error says what is wrong with which input: ours begin so. Anything else is the engine's own, from code that lacks
  * a check.
@@ -31,10 +40,16 @@ export interface FuzzResult {
   readonly pastFirstCheck: number;
   readonly accepted: number;
   readonly slowestMs: number;
+  /** Most that one input made arrays and buffers of, in bytes. */
+  readonly allocatedBytes: number;
+  /** Growth of the process's peak memory over all inputs. */
   readonly growthBytes: number;
   /** What went wrong, with the number of the input. */
   readonly problems: readonly string[];
 }
+
+/** Most memory that the process ever held, in bytes. */
+const peakBytes = () => process.resourceUsage().maxRSS * 1024;
 
 /**
  * Feeds one format with mangled inputs.
@@ -45,15 +60,15 @@ export async function fuzz(format: FuzzFormat, inputs: number, seed: number): Pr
   const random = randomFrom(seed);
   const folder = await Deno.makeTempDir({ prefix: "dbf-fuzz-" });
   const problems: string[] = [];
-  let pastFirstCheck = 0, accepted = 0, slowestMs = 0;
+  let pastFirstCheck = 0, accepted = 0, slowestMs = 0, allocatedBytes = 0;
   try {
-    const prepared = await format.prepare(folder);
-    const before = Deno.memoryUsage().rss;
+    await using prepared = await format.prepare(folder);
+    const before = peakBytes();
+    using allocations = countAllocations();
     for (let i = 0; i < inputs; i++) {
-      const bytes = random() < 0.25 || prepared.json === undefined
-        ? mutateBytes(prepared.bytes, random)
-        : prepared.fromJson!(mutateJson(prepared.json, random));
+      const bytes = random() < BYTES_SHARE ? mutateBytes(prepared.bytes, random) : prepared.mutate(random);
       if (prepared.syntax(bytes)) pastFirstCheck++;
+      allocations.take();
       const start = performance.now();
       try {
         await prepared.read(bytes);
@@ -64,13 +79,18 @@ export async function fuzz(format: FuzzFormat, inputs: number, seed: number): Pr
           problems.push(`input ${i}: ${error instanceof Error ? error.stack?.slice(0, 600) : String(error)}`);
         }
       }
-      const elapsed = performance.now() - start;
+      const elapsed = performance.now() - start, allocated = allocations.take();
       slowestMs = Math.max(slowestMs, elapsed);
-      if (elapsed > MAX_MS) problems.push(`input ${i}: took ${elapsed.toFixed(0)} ms`);
+      allocatedBytes = Math.max(allocatedBytes, allocated);
+      if (elapsed > MAX_MS + CLOCK_TOLERANCE_MS) problems.push(`input ${i}: took ${elapsed.toFixed(0)} ms`);
+      if (allocated > MAX_ALLOCATED.bytes + MAX_ALLOCATED.perInputByte * bytes.length) {
+        problems.push(`input ${i}: ${bytes.length} bytes made it allocate ${allocated}`);
+      }
     }
-    const growthBytes = Math.max(0, Deno.memoryUsage().rss - before);
+    const growthBytes = Math.max(0, peakBytes() - before);
     if (growthBytes > MAX_GROWTH_BYTES) problems.push(`memory grew by ${growthBytes} bytes`);
-    return { format: format.name, inputs, pastFirstCheck, accepted, slowestMs, growthBytes, problems };
+    if (pastFirstCheck < inputs / 2) problems.push(`only ${pastFirstCheck} of ${inputs} got past the first check`);
+    return { format: format.name, inputs, pastFirstCheck, accepted, slowestMs, allocatedBytes, growthBytes, problems };
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
@@ -92,14 +112,17 @@ export async function main(args: readonly string[]): Promise<void> {
   }
   if (flags.json) console.log(JSON.stringify(results, null, 2));
   else {
-    console.log("| format | inputs | past the first check | accepted | slowest | memory growth | problems |");
-    console.log("|---|---:|---:|---:|---:|---:|---:|");
+    console.log(
+      "| format | inputs | past the first check | accepted | slowest | most allocated by one | peak memory grew | problems |",
+    );
+    console.log("|---|---:|---:|---:|---:|---:|---:|---:|");
     for (const one of results) {
       console.log(
         `| ${one.format} | ${one.inputs} | ${
           Math.round(100 * one.pastFirstCheck / one.inputs)
         } % | ${one.accepted} | ` +
-          `${one.slowestMs.toFixed(0)} ms | ${(one.growthBytes / 2 ** 20).toFixed(0)} MiB | ${one.problems.length} |`,
+          `${one.slowestMs.toFixed(0)} ms | ${(one.allocatedBytes / 2 ** 10).toFixed(0)} KiB | ` +
+          `${(one.growthBytes / 2 ** 20).toFixed(0)} MiB | ${one.problems.length} |`,
       );
     }
   }

@@ -7,9 +7,17 @@ import { join } from "node:path";
 import { compress } from "../pipeline/compress.ts";
 import { openArtefact } from "../pipeline/artefact/reader.ts";
 import { openCheckpoint } from "../pipeline/checkpoint/open.ts";
-import { inspectOnnx } from "../pipeline/cli/inspect_onnx.ts";
+import { inspectOnnx, renderOnnx } from "../pipeline/cli/inspect_onnx.ts";
 import { loadTokenizer } from "../pipeline/evaluate/tokenizer.ts";
-import { renderTemplate } from "../pipeline/evaluate/render_template.ts";
+import { createChatRenderer } from "../pipeline/evaluate/chat.ts";
+import { fromBinary } from "@bufbuild/protobuf";
+import { Template } from "@huggingface/jinja";
+import { ModelProtoSchema } from "../pipeline/graph/onnx_pb.ts";
+import { unpackFactors } from "../plugins/packing/unpack.ts";
+import { sha256 } from "../pipeline/artefact/durable.ts";
+import { encodeLine, type JournalLine, readJournal } from "../pipeline/artefact/journal.ts";
+import { mutateJson } from "./fuzz_mutations.ts";
+import { mutateProtobuf } from "./fuzz_protobuf.ts";
 import { describeCheckpoint } from "../pipeline/model/check.ts";
 import { describeModel } from "../pipeline/model/describe.ts";
 import { inventory } from "../pipeline/plan/inventory.ts";
@@ -20,18 +28,19 @@ const LLAMA = join(FIXTURES, "architectures/llama");
 const TINY = join(FIXTURES, "tiny-llama");
 
 /** A format, ready to be fed. */
-export interface PreparedFormat {
+export interface PreparedFormat extends AsyncDisposable {
   /** A real file. */
   readonly bytes: Uint8Array;
-  /** Its JSON part, for mutations that stay well-formed. */
-  readonly json?: unknown;
-  /** Puts a mutated JSON part back into a file. */
-  readonly fromJson?: (json: unknown) => Uint8Array;
+  /** A file that keeps the outer form and breaks what is inside. */
+  readonly mutate: (random: () => number) => Uint8Array;
   /** Whether the first check lets the bytes through. */
   readonly syntax: (bytes: Uint8Array) => boolean;
   /** Reads the bytes as the product does. */
   readonly read: (bytes: Uint8Array) => Promise<unknown>;
 }
+
+/** Most formats hold nothing. */
+const nothing = { [Symbol.asyncDispose]: () => Promise.resolve() };
 
 /** One format. */
 export interface FuzzFormat {
@@ -54,10 +63,11 @@ function isJson(bytes: Uint8Array): boolean {
 /** A JSON file at `path`. */
 async function jsonFile(source: string, path: string, read: () => Promise<unknown>): Promise<PreparedFormat> {
   const bytes = await Deno.readFile(source);
+  const json = JSON.parse(new TextDecoder().decode(bytes));
   return {
+    ...nothing,
     bytes,
-    json: JSON.parse(new TextDecoder().decode(bytes)),
-    fromJson: encode,
+    mutate: (random) => encode(mutateJson(json, random)),
     syntax: isJson,
     async read(mangled) {
       await Deno.writeFile(path, mangled);
@@ -67,14 +77,15 @@ async function jsonFile(source: string, path: string, read: () => Promise<unknow
 }
 
 /** A safetensors file split into header and data. */
-function safetensorsParts(bytes: Uint8Array): Pick<PreparedFormat, "bytes" | "json" | "fromJson" | "syntax"> {
+function safetensorsParts(bytes: Uint8Array): Omit<PreparedFormat, "read"> {
   const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
   const data = bytes.subarray(8 + length);
+  const json = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
   return {
+    ...nothing,
     bytes,
-    json: JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length))),
-    fromJson(json) {
-      const header = encode(json);
+    mutate(random) {
+      const header = encode(mutateJson(json, random));
       const file = new Uint8Array(8 + header.length + data.length);
       new DataView(file.buffer).setBigUint64(0, BigInt(header.length), true);
       file.set(header, 8);
@@ -118,6 +129,40 @@ async function smallArtefact(folder: string): Promise<string> {
   });
   return out;
 }
+
+/** What chat templates are made of, as models have it and as somebody might write it who means harm. */
+const CHAT_PIECES: readonly string[] = [
+  "{% for message in messages %}{% if message['role'] == 'user' %}{{ '<|user|>' + message['content'] | trim }}" +
+  "{% else %}{{ raise_exception('no') }}{% endif %}{% endfor %}",
+  "{% if add_generation_prompt %}<|bot|>{% endif %}",
+  "{{ bos_token }}",
+  "{% for m in messages %}{{ m.role }}{% endfor %}",
+  "{% set ns = namespace(x='a') %}",
+  "{% set ns.x = ns.x ~ ns.x %}",
+  "{% macro f(a) %}{{ a | tojson }}{% endmacro %}{{ f(messages) }}",
+  "{{ messages | map(attribute='content') | list | join(',') }}",
+  "{{ messages[0].content[::-1] }}",
+  "{{ messages[-9].x.y }}",
+  "{{ constructor }}{{ messages.__proto__ }}{{ messages.constructor.constructor('return 1')() }}",
+  "{{ [1, 2] + messages | length }}",
+  "{{ 'x' * 5 }}",
+  "{{ strftime_now('%Y') }}",
+  "{{ undefined_function(1) }}",
+  "{%- if messages[0]['role'] == 'system' -%}{%- set s = messages[0]['content'] -%}{%- endif -%}",
+  "{{ range(10) | list }}",
+  "{{ (1 / 0) }}",
+  "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
+  "{% include 'x' %}",
+  "{% raw %}{{ }}{% endraw %}",
+];
+
+/** Templates without an end and without a bound, each of which takes the whole second that it is given. */
+const CHAT_BOMBS: readonly string[] = [
+  "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}",
+  "{% set n = namespace(x=[1]) %}{% for i in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}",
+];
+/** Share of the inputs that are bombs. */
+const BOMB_SHARE = 0.001;
 
 /** All formats. */
 export const FORMATS: readonly FuzzFormat[] = [
@@ -170,7 +215,7 @@ export const FORMATS: readonly FuzzFormat[] = [
       await Deno.writeTextFile(source, JSON.stringify(tokenizer));
       return await jsonFile(source, join(folder, "tokenizer.json"), async () => {
         const loaded = await loadTokenizer(folder);
-        return loaded.decode(loaded.encode("The quick brown fox, 1.5 times."));
+        return loaded.decode(loaded.encode(`The quick brown fox, 1.5 times. ${"a".repeat(60)}!${" ".repeat(60)}`));
       });
     },
   },
@@ -217,12 +262,37 @@ export const FORMATS: readonly FuzzFormat[] = [
       const out = await smallArtefact(folder);
       const name = "model.layers.0.self_attn.k_proj.weight";
       const path = join(out, "layers", `${name}.g0.safetensors`);
+      const manifest = join(out, "manifest.json");
+      const listed = JSON.parse(await Deno.readTextFile(manifest));
+      const entry = listed.entries.find((one: { readonly name: string }) => one.name === name);
       return {
         ...safetensorsParts(await Deno.readFile(path)),
         async read(mangled) {
           await Deno.writeFile(path, mangled);
+          // Whoever mangles a layer can write its hash into the manifest, too.
+          entry.bytes = mangled.length;
+          entry.sha256 = sha256(mangled);
+          await Deno.writeTextFile(manifest, JSON.stringify(listed));
           using artefact = await openArtefact(out);
-          return await artefact.layer(name);
+          return unpackFactors(name, entry.shape, await artefact.layer(name));
+        },
+      };
+    },
+  },
+  {
+    name: "journal",
+    async prepare(folder) {
+      const out = await smallArtefact(folder), path = join(folder, "mangled.jsonl");
+      const { lines } = await readJournal(join(out, "journal.jsonl"));
+      const write = (changed: readonly JournalLine[]) => new TextEncoder().encode(changed.map(encodeLine).join(""));
+      return {
+        ...nothing,
+        bytes: write(lines),
+        mutate: (random) => write(lines.map((line) => random() < 0.9 ? line : mutateJson(line, random) as JournalLine)),
+        syntax: (bytes) => bytes.length > 0 && bytes.at(-1) === 10,
+        async read(mangled) {
+          await Deno.writeFile(path, mangled);
+          return await readJournal(path);
         },
       };
     },
@@ -231,12 +301,21 @@ export const FORMATS: readonly FuzzFormat[] = [
     name: "onnx",
     async prepare(folder) {
       const out = await smallArtefact(folder), path = join(folder, "mangled.onnx");
+      const bytes = await Deno.readFile(join(out, "onnx", "model.onnx"));
       return {
-        bytes: await Deno.readFile(join(out, "onnx", "model.onnx")),
-        syntax: (bytes) => bytes[0] === 8, // the field of the IR version comes first
+        ...nothing,
+        bytes,
+        mutate: (random) => mutateProtobuf(bytes, random),
+        syntax(mangled) {
+          try {
+            return fromBinary(ModelProtoSchema, mangled) !== undefined;
+          } catch {
+            return false;
+          }
+        },
         async read(mangled) {
           await Deno.writeFile(path, mangled);
-          return await inspectOnnx(path);
+          return renderOnnx(path, await inspectOnnx(path));
         },
       };
     },
@@ -244,20 +323,29 @@ export const FORMATS: readonly FuzzFormat[] = [
   {
     name: "chat template",
     prepare() {
-      const bytes = new TextEncoder().encode(
-        "{% for message in messages %}{% if message['role'] == 'user' %}{{ '<|user|>' + message['content'] | trim }}" +
-          "{% else %}{{ raise_exception('no') }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}",
-      );
+      const renderer = createChatRenderer();
       return Promise.resolve({
-        bytes,
-        syntax: (mangled: Uint8Array) => mangled.includes(123), // any brace: something to interpret
+        bytes: new TextEncoder().encode(CHAT_PIECES.slice(0, 4).join("")),
+        mutate(random: () => number) {
+          const bomb = random() < BOMB_SHARE ? CHAT_BOMBS[Math.floor(CHAT_BOMBS.length * random())] : "";
+          const pieces = Array.from(
+            { length: 1 + Math.floor(8 * random()) },
+            () => CHAT_PIECES[Math.floor(CHAT_PIECES.length * random())],
+          );
+          return new TextEncoder().encode(bomb + pieces.join(""));
+        },
+        syntax(mangled: Uint8Array) {
+          try {
+            return new Template(new TextDecoder().decode(mangled)) !== undefined;
+          } catch {
+            return false;
+          }
+        },
         read: (mangled: Uint8Array) =>
-          Promise.resolve().then(() =>
-            renderTemplate(new TextDecoder().decode(mangled), {
-              messages: [{ role: "user", content: " hello " }],
-              add_generation_prompt: true,
-            })
-          ),
+          renderer.render(new TextDecoder().decode(mangled), [{ role: "user", content: " hello " }], {
+            bos_token: "<s>",
+          }),
+        [Symbol.asyncDispose]: () => renderer[Symbol.asyncDispose](),
       });
     },
   },

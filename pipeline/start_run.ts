@@ -166,6 +166,9 @@ function reportRecovery({ recovered, directory }: ArtefactWriter, emit: (event: 
   if (recovered.tornLine) {
     emit({ type: "notice", message: "the journal's last line was torn by a crash and was dropped" });
   }
+  for (const name of recovered.damaged) {
+    emit({ type: "notice", message: `the committed file of "${name}" was damaged or gone and is made again` });
+  }
 }
 
 /** Makes sure that committed entries were made from the tensors that the checkpoint has now. */

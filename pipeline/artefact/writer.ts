@@ -46,8 +46,8 @@ export interface ArtefactWriter extends Disposable {
   readonly scratch: string;
   /** Newest committed generation of every entry, by name. */
   readonly committed: ReadonlyMap<string, CommitRecord>;
-  /** Owner that died holding the lock, and whether the journal ended in a torn line: both were put right. */
-  readonly recovered: { readonly deadOwner?: number; readonly tornLine: boolean };
+  /** What was put right: an owner that died holding the lock, a torn last line of the journal, entries whose file was damaged. */
+  readonly recovered: { readonly deadOwner?: number; readonly tornLine: boolean; readonly damaged: readonly string[] };
   /** Targets written by this run, by name. */
   readonly exports: ReadonlyMap<string, string>;
   /**
@@ -145,7 +145,7 @@ export async function openArtefactWriter(directory: string, options: ArtefactWri
       else if (line.type === "export") exports.set(line.target, line.directory);
     };
     journal?.lines.forEach(remember);
-    await dropDamaged(directory, committed);
+    const damaged = await dropDamaged(directory, committed);
     await removeStray(join(directory, LAYERS_FOLDER), new Set([...committed.values()].map(({ file }) => file)));
 
     const lines = await openJournalWriter(join(directory, JOURNAL_FILE), journal?.goodBytes ?? 0);
@@ -170,7 +170,7 @@ export async function openArtefactWriter(directory: string, options: ArtefactWri
       exports,
       append,
       step: options.onStep ?? (() => {}),
-      recovered: { deadOwner: lock.takenOverFrom?.pid, tornLine: journal?.torn ?? false },
+      recovered: { deadOwner: lock.takenOverFrom?.pid, tornLine: journal?.torn ?? false, damaged },
       close() {
         lines[Symbol.dispose]();
         lock[Symbol.dispose]();
@@ -182,12 +182,20 @@ export async function openArtefactWriter(directory: string, options: ArtefactWri
   }
 }
 
-/** Forgets commits whose file is gone or has another size, so that they are made again. */
-async function dropDamaged(directory: string, committed: Map<string, CommitRecord>): Promise<void> {
-  for (const [name, { file, bytes }] of [...committed]) {
-    const stat = await Deno.stat(join(directory, LAYERS_FOLDER, basename(file))).catch(() => undefined);
-    if (stat?.size !== bytes) committed.delete(name);
+/**
+ * Forgets commits whose file is gone or has other content than was committed, so that they are made again.
+ *
+ * @returns Their names.
+ */
+async function dropDamaged(directory: string, committed: Map<string, CommitRecord>): Promise<string[]> {
+  const damaged: string[] = [];
+  for (const [name, { file, sha256: expected }] of [...committed]) {
+    const found = await sha256File(join(directory, LAYERS_FOLDER, basename(file))).catch(() => undefined);
+    if (found === expected) continue;
+    damaged.push(name);
+    committed.delete(name);
   }
+  return damaged;
 }
 
 async function removeStray(folder: string, wanted: ReadonlySet<string>): Promise<void> {
@@ -316,23 +324,4 @@ async function copyDurably(from: string, to: string): Promise<void> {
     await file.sync();
   }
   await moveIntoPlace(temporary, to);
-}
-
-/**
- * Checks the files of committed entries against their hashes.
- *
- * @returns Names whose file is missing or has other content.
- */
-export async function damagedEntries(
-  writer: Pick<ArtefactWriter, "committed" | "path">,
-  signal?: AbortSignal,
-): Promise<string[]> {
-  const damaged: string[] = [];
-  for (const record of writer.committed.values()) {
-    const found = await sha256File(writer.path(record), signal).catch((error) => {
-      if (signal?.aborted) throw error;
-    });
-    if (found !== record.sha256) damaged.push(record.name);
-  }
-  return damaged;
 }

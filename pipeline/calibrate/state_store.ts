@@ -4,6 +4,10 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import * as v from "valibot";
+import { sha256File, syncDirectory, writeFileDurably } from "../artefact/durable.ts";
 import type { Runtime, Tensor } from "../../kernels/runtime/types.ts";
 import { disposeVector, type TrainedVector } from "./adamw.ts";
 import type { FactorVectors } from "./block_state.ts";
@@ -48,18 +52,56 @@ interface Entry {
   readonly lengths: readonly (readonly [number, number])[];
 }
 
+const PROGRESS_FILE = "progress.json";
+const stateFile = (block: number) => `block.${block}.f32`;
 const vectorsOf = (state: FactorVectors): TrainedVector[] => [state.latents, state.scales];
 
-async function writeState(path: string, state: FactorVectors): Promise<void> {
+/** Writes a state; with `durable` it is on disk when this returns, and its SHA-256 is returned. */
+async function writeState(path: string, state: FactorVectors, durable = false): Promise<string> {
+  const hash = createHash("sha256");
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
-  const writer = file.writable.getWriter();
   for (const vector of vectorsOf(state)) {
     for (const part of PARTS) {
       const data = await vector[part].read() as Float32Array;
-      await writer.write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      if (durable) hash.update(bytes);
+      for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
     }
   }
-  await writer.close();
+  if (durable) await file.sync();
+  return hash.digest("hex");
+}
+
+/** Copies a state to disk for good and returns its SHA-256. */
+async function copyState(from: string, to: string): Promise<string> {
+  await Deno.copyFile(from, to);
+  {
+    using file = await Deno.open(to, { read: true, write: true });
+    await file.sync();
+  }
+  return await sha256File(to);
+}
+
+/** What progress.json holds. */
+const Progress = v.object({
+  /** First step that was not done. */
+  step: v.number(),
+  identity: v.string(),
+  directory: v.string(),
+  /** SHA-256 of the blocks' files, by name. */
+  files: v.record(v.string(), v.string()),
+});
+
+/** The saved progress of a run with this identity whose files are whole; `undefined` otherwise, and the run starts anew. */
+async function readProgress(directory: string, identity: string): Promise<v.InferOutput<typeof Progress> | undefined> {
+  const text = await Deno.readTextFile(join(directory, PROGRESS_FILE)).catch(() => "null");
+  const parsed = v.safeParse(Progress, JSON.parse(text));
+  if (!parsed.success || parsed.output.identity !== identity) return undefined;
+  for (const [name, hash] of Object.entries(parsed.output.files)) {
+    const found = await sha256File(join(directory, parsed.output.directory, name)).catch(() => undefined);
+    if (found !== hash) return undefined;
+  }
+  return parsed.output;
 }
 
 async function readState(runtime: Runtime, path: string, lengths: Entry["lengths"]): Promise<FactorVectors> {
@@ -90,28 +132,21 @@ export function openStateStore(options: StateStoreOptions): StateStore {
     if (found === undefined) throw new RangeError(`Cannot open the state of block ${block}: it was not added`);
     return found;
   };
-  const working = (block: number) => `${directory}/block.${block}.f32`;
-  const progress = `${directory}/progress.json`;
+  const working = (block: number) => join(directory, stateFile(block));
   const dispose = (state: FactorVectors) => vectorsOf(state).forEach(disposeVector);
 
   return {
     async resume() {
-      try {
-        const found = JSON.parse(await Deno.readTextFile(progress));
-        if (found.identity !== identity) return 0;
-        saved = found.directory as string;
-        return found.step as number;
-      } catch (error) {
-        if (error instanceof Deno.errors.NotFound) return 0;
-        throw error;
-      }
+      const found = await readProgress(directory, identity);
+      saved = found?.directory;
+      return found?.step ?? 0;
     },
     async add(block, start) {
       let state = await start();
       const lengths = vectorsOf(state).map(({ parameter, rates }) => [parameter.shape[0], rates.shape[0]] as const);
       if (saved !== undefined) {
         dispose(state);
-        state = await readState(runtime, `${directory}/${saved}/block.${block}.f32`, lengths);
+        state = await readState(runtime, join(directory, saved, stateFile(block)), lengths);
       }
       const bytes = vectorsOf(state).reduce((sum, { parameter }) => sum + 3 * parameter.byteLength, 0);
       if (resident + bytes <= options.residentBytes) {
@@ -173,15 +208,20 @@ export function openStateStore(options: StateStoreOptions): StateStore {
     },
     async save(step) {
       const name = `step.${step}`;
-      await Deno.mkdir(`${directory}/${name}`, { recursive: true });
+      await Deno.mkdir(join(directory, name), { recursive: true });
+      const files: Record<string, string> = {};
       for (const [block, each] of entries) {
-        const path = `${directory}/${name}/block.${block}.f32`;
-        if (each.resident !== undefined) await writeState(path, each.resident);
-        else await Deno.copyFile(working(block), path);
+        const path = join(directory, name, stateFile(block));
+        files[stateFile(block)] = each.resident === undefined
+          ? await copyState(working(block), path)
+          : await writeState(path, each.resident, true);
       }
-      await Deno.writeTextFile(`${progress}.partial`, JSON.stringify({ step, identity, directory: name }));
-      await Deno.rename(`${progress}.partial`, progress);
-      if (saved !== undefined && saved !== name) await Deno.remove(`${directory}/${saved}`, { recursive: true });
+      await syncDirectory(join(directory, name));
+      await writeFileDurably(
+        join(directory, PROGRESS_FILE),
+        JSON.stringify({ step, identity, directory: name, files } satisfies v.InferOutput<typeof Progress>),
+      );
+      if (saved !== undefined && saved !== name) await Deno.remove(join(directory, saved), { recursive: true });
       saved = name;
     },
     async finish() {

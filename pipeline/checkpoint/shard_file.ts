@@ -11,13 +11,25 @@ export interface ShardFile extends Disposable {
    * Fills `target` with the bytes from `position` on.
    *
    * @param what Whose bytes they are, for errors.
-   * @throws {Error} when the file ends early, has vanished, or was replaced by one of another size.
+   * @throws {Error} when the file ends early, has vanished, or is another than at its first read (size, time of change).
    */
   readInto(target: Uint8Array, position: number, what: string, signal?: AbortSignal): Promise<void>;
 }
 
 /** Most files held open at once by one reader: shells commonly allow a process 1024; a 671B checkpoint has 163 shards. */
 export const MAX_OPEN_FILES = 64;
+
+/** What tells that a file was changed or replaced; `undefined` for one that is gone. */
+type FileState = Pick<Deno.FileInfo, "size" | "mtime" | "ino"> | undefined;
+
+const stateOf = (path: string): Promise<FileState> => Deno.stat(path).catch(() => undefined);
+
+function describeChange(first: FileState, now: FileState): string | undefined {
+  if (now === undefined) return "vanished";
+  if (now.size < (first?.size ?? 0)) return `was cut from ${first!.size} to ${now.size} bytes`;
+  if (now.ino !== first?.ino) return "was replaced";
+  return now.size !== first?.size || now.mtime?.getTime() !== first?.mtime?.getTime() ? "was changed" : undefined;
+}
 
 /** The handles of one reader, in order of use; the oldest idle one is closed where too many are open. */
 export interface ShardPool extends Disposable {
@@ -59,6 +71,7 @@ export function createShardPool(limit = MAX_OPEN_FILES): ShardPool {
 
   const makeFile = (path: string): ShardFile => {
     let queue: Promise<unknown> = Promise.resolve();
+    let first: FileState | undefined;
     const read = async (target: Uint8Array, position: number, what: string): Promise<void> => {
       let done = 0;
       try {
@@ -78,6 +91,16 @@ export function createShardPool(limit = MAX_OPEN_FILES): ShardPool {
         throw new Error(`Cannot read ${what} from ${path}: ${cause instanceof Error ? cause.message : cause}`, {
           cause,
         });
+      }
+      // The open handle would go on reading a file that was removed or replaced.
+      const now = await stateOf(path);
+      first ??= now;
+      const difference = describeChange(first, now);
+      if (difference !== undefined) {
+        throw new Error(
+          `Cannot read ${what} from ${path} as it ${difference} while it was in use: put the file back as it was, and ` +
+            `run again`,
+        );
       }
       if (done < target.byteLength) {
         throw new Error(

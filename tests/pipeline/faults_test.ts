@@ -106,6 +106,39 @@ Deno.test("compress() names tensor and file when a shard is cut while it runs, a
     assertEquals(resumed, whole);
   }));
 
+Deno.test("compress() notices a checkpoint that is replaced while it runs, and keeps what was committed", () =>
+  withFolder(async (folder) => {
+    const model = await copyModel(folder), out = join(folder, "out");
+    const shard = join(model, "model.safetensors");
+    let replaced = false;
+    const onEvent = (event: DbfEvent) => {
+      if (replaced || event.type !== "layer-committed") return;
+      replaced = true;
+      Deno.copyFileSync(shard, `${shard}.new`);
+      Deno.renameSync(`${shard}.new`, shard);
+    };
+    const error = await assertRejects(() => run(model, out, { onEvent }), Error, "was replaced while it was in use");
+    assertStringIncludes(error.message, "model.layers.");
+    const before = await committedIn(out);
+    // The same bytes are there: the run goes on.
+    assert((await run(model, out)).resumedLayers >= before.length && before.length > 0);
+  }));
+
+Deno.test("compress() makes a committed layer again whose file was damaged, and says so", () =>
+  withFolder(async (folder) => {
+    const out = join(folder, "out");
+    await run(MODEL, out);
+    const path = join(out, "layers", `${DAMAGED}.g0.safetensors`);
+    const good = await Deno.readFile(path);
+    const bad = good.slice();
+    bad[bad.length - 1] ^= 1;
+    await Deno.writeFile(path, bad);
+    const notices: string[] = [];
+    await run(MODEL, out, { onEvent: (event) => event.type === "notice" && notices.push(event.message) });
+    assertEquals(notices.filter((notice) => notice.includes(DAMAGED)).length, 1);
+    assertEquals(await Deno.readFile(path), good);
+  }));
+
 Deno.test("compress() ends with the signal's reason and leaves no half-written layer", () =>
   withFolder(async (folder) => {
     const out = join(folder, "out");

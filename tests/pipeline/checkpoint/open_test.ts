@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { openCheckpoint } from "../../../pipeline/checkpoint/open.ts";
 import { type SafetensorsEntry, writeSafetensors } from "../../../pipeline/checkpoint/safetensors_writer.ts";
@@ -237,8 +237,57 @@ Deno.test("TensorHandle names file and tensor where the file is cut after openin
     const { size } = await Deno.stat(path);
     using checkpoint = await openCheckpoint(folder);
     await Deno.truncate(path, size - 50);
-    const error = await assertRejects(() => checkpoint.tensor("some.weight").read(), Error, "shorter than its header");
+    const error = await assertRejects(() => checkpoint.tensor("some.weight").read(), Error, "was cut from");
     assert(error.message.includes("some.weight") && error.message.includes(path));
     await assertRejects(() => openCheckpoint(folder), RangeError, "cut file");
   });
+});
+
+for (
+  const [what, change, message] of [
+    ["vanishes", (path) => Deno.remove(path), "vanished while it was in use"],
+    ["is replaced by another of its size", async (path) => {
+      await Deno.copyFile(path, `${path}.new`);
+      await Deno.rename(`${path}.new`, path);
+    }, "was replaced while it was in use"],
+    ["is written to in place", async (path) => {
+      using file = await Deno.open(path, { write: true });
+      await file.write(Uint8Array.of(1));
+      await Deno.utime(path, 1e9, 1e9);
+    }, "was changed while it was in use"],
+    ["turns into a directory", async (path) => {
+      await Deno.remove(path);
+      await Deno.mkdir(path);
+    }, "Cannot read"],
+  ] as [string, (path: string) => Promise<void>, string][]
+) {
+  Deno.test(`TensorHandle names file and tensor where the file ${what} after opening`, () =>
+    withFolder(async (folder) => {
+      const path = join(folder, "model.safetensors");
+      await weights(folder, [{ name: "some.weight", dtype: "F16", shape: [10, 10], chunks: new Uint8Array(200) }]);
+      using checkpoint = await openCheckpoint(folder);
+      await checkpoint.tensor("some.weight").read();
+      await change(path);
+      const error = await assertRejects(() => checkpoint.tensor("some.weight").read(), Error, message);
+      assert(error.message.includes("some.weight") && error.message.includes(path));
+    }));
+}
+
+Deno.test({
+  name: "ShardFile names file and tensor where the system cannot read",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    // The first page of a process's memory is never mapped: reading it gives EIO, as a failing disk does.
+    const script = `
+      import { createShardPool } from "${new URL("../../../pipeline/checkpoint/shard_file.ts", import.meta.url)}";
+      using pool = createShardPool();
+      await pool.file("/proc/self/mem").readInto(new Uint8Array(8), 0, '"some.weight"');`;
+    const { stderr, success } = await new Deno.Command(Deno.execPath(), {
+      args: ["eval", "--no-check", "--ext=ts", script],
+      env: { NO_COLOR: "1" },
+    }).output();
+    const text = new TextDecoder().decode(stderr);
+    assertEquals(success, false);
+    assertMatch(text, /Cannot read "some.weight" from \/proc\/self\/mem: Input\/output error/);
+  },
 });
