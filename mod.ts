@@ -38,7 +38,13 @@ export { loadTokenizer, type TextTokenizer } from "./pipeline/evaluate/tokenizer
 // Recipes and stages.
 export type { Recipe, RecipeInput, StageSelection, StageSelectionInput } from "./pipeline/recipe/schema.ts";
 export { loadRecipe, parseRecipe } from "./pipeline/recipe/parse.ts";
-export { type AnyStage, checkStage, loadPlugins } from "./pipeline/recipe/plugin_loader.ts";
+export {
+  type AnyStage,
+  checkStage,
+  type LoadedStages,
+  loadPlugins,
+  type PluginOptions,
+} from "./pipeline/recipe/plugin_loader.ts";
 export { type ResolvedStage, type ResolvedStages, resolveStage, resolveStages } from "./pipeline/recipe/resolve.ts";
 export { builtinStages } from "./plugins/mod.ts";
 export {

@@ -10,7 +10,7 @@ import process from "node:process";
 import { parseArgs } from "@std/cli/parse-args";
 import { countAllocations } from "./fuzz_allocations.ts";
 import { FORMATS, type FuzzFormat } from "./fuzz_formats.ts";
-import { mutateBytes, mutateJson, randomFrom } from "./fuzz_mutations.ts";
+import { mutateBytes, randomFrom } from "./fuzz_mutations.ts";
 
 /** Longest time that one input may take, as a person waits. */
 const MAX_MS = 1000;

@@ -47,7 +47,11 @@ export interface PlanRecipeOptions extends Pick<CompressOptions, "signal" | "onE
  * @throws as `compress` does while it measures.
  */
 export async function planRecipe(recipe: Recipe, options: PlanRecipeOptions = {}): Promise<RecipePlan> {
-  const loaded = await loadPlugins(recipe.plugins, { builtins: builtinStages, base: options.base });
+  using loaded = await loadPlugins(recipe.plugins, {
+    builtins: builtinStages,
+    base: options.base,
+    sandbox: recipe.pluginSandbox,
+  });
   const stages = resolveStages(recipe, [...builtinStages, ...loaded]);
   using checkpoint = await openCheckpoint(recipe.model, { signal: options.signal });
   const chosen = selectLayers(recipe, checkpoint, stages);

@@ -73,10 +73,17 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
   const out = resolve(recipe.out);
   const signal = options.signal ?? new AbortController().signal;
   const emit = options.onEvent ?? (() => {});
-  const loaded = await loadPlugins(recipe.plugins, { builtins: builtinStages, base: options.base });
+  await using stack = new AsyncDisposableStack();
+  const loaded = stack.use(
+    await loadPlugins(recipe.plugins, {
+      builtins: builtinStages,
+      base: options.base,
+      sandbox: recipe.pluginSandbox,
+      deadlineSeconds: recipe.pluginDeadline,
+    }),
+  );
   const stages = resolveStages(recipe, [...builtinStages, ...options.plugins ?? [], ...loaded]);
 
-  await using stack = new AsyncDisposableStack();
   const checkpoint = stack.use(await openCheckpoint(recipe.model, { signal }));
   const chosen = selectLayers(recipe, checkpoint, stages);
   const task = allocationTask(recipe, chosen, stages);

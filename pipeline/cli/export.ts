@@ -41,7 +41,7 @@ export const exportCommand: Command = {
   ],
   async run({ positional: [from, directory], flags, output, signal }) {
     const [source, target] = await whileReadingInput(async () => {
-      const plugins = await loadPlugins(flags.list("plugin"), { builtins: builtinStages });
+      using plugins = await loadPlugins(flags.list("plugin"), { builtins: builtinStages });
       const choice = { use: flags.text("target") ?? "onnx", options: {} };
       const target = resolveStage("target", choice, [...builtinStages, ...plugins], "--target");
       return [await openSource(from, signal), target] as const;

@@ -16,6 +16,13 @@ export const COMPUTE_FLAGS: FlagTable = {
   threads: { kind: "integer", min: 1, help: "threads inside an operator (default one a core)" },
 };
 
+/** Flags that load stages of others. */
+export const PLUGIN_FLAGS: FlagTable = {
+  plugin: { kind: "list", value: "FILE|npm:NAME", help: "load stages of others" },
+  "plugin-sandbox": { kind: "switch", help: "run them in workers without permissions (default: in this process)" },
+  "plugin-deadline": { kind: "number", min: 0, value: "SECONDS", help: "most that one call may take (default 21600)" },
+};
+
 /** Flags that build a recipe. */
 export const RECIPE_FLAGS: FlagTable = {
   bits: { kind: "number", value: "B", help: "mean sign bits per weight over the compressed layers (default 2)" },
@@ -33,7 +40,7 @@ export const RECIPE_FLAGS: FlagTable = {
   parallel: { kind: "integer", min: 1, help: "layers in flight at once (default 1)" },
   seed: { kind: "integer", min: 0, help: "seed of everything random (default 0)" },
   ...COMPUTE_FLAGS,
-  plugin: { kind: "list", value: "FILE|npm:NAME", help: "load stages of others" },
+  ...PLUGIN_FLAGS,
   recipe: { kind: "text", value: "FILE", help: "JSON with the same fields as these flags; flags win" },
   set: {
     kind: "list",
@@ -71,6 +78,8 @@ export async function recipeFromFlags(places: RecipePlaces, flags: FlagValues): 
   for (const field of ["dtype", "provider", "effort"]) put(field, flags.text(field));
   if (flags.has("keep")) recipe.keep = flags.list("keep");
   if (flags.has("plugin")) recipe.plugins = flags.list("plugin");
+  if (flags.on("plugin-sandbox")) recipe.pluginSandbox = true;
+  put("pluginDeadline", flags.number("plugin-deadline"));
   put("blocks", parseBlocks(flags.text("blocks")));
   const calibration = flags.text("calibration");
   if (calibration !== undefined) recipe.calibration = { ...object(recipe.calibration), source: calibration };

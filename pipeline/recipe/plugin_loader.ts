@@ -5,56 +5,11 @@
  */
 import { isAbsolute, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { type Stage, STAGE_SCOPES, type StageKind } from "../stream/stage.ts";
+import { openSandbox, type Sandbox } from "../sandbox/sandbox.ts";
+import { withDeadline } from "../stream/deadline.ts";
+import { type AnyStage, exportedStages } from "./exported_stages.ts";
 
-/** A stage of any kind, as lists of plugins hold it. */
-export type AnyStage = { [K in StageKind]: Stage<K> }[StageKind];
-
-const NAME = /^[a-z][a-z0-9]*(-[a-z0-9]+)*$/;
-const VERSION = /^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$/;
-
-/**
- * Checks that a value is a stage.
- *
- * @param where Which export of which plugin it is, for errors.
- * @throws {TypeError} naming the field that is wrong.
- *
- * @example
- * ```ts
- * import { assertThrows } from "@std/assert";
- * import { checkStage } from "./plugin_loader.ts";
- *
- * assertThrows(() => checkStage({ kind: "allocation" }, "my.ts"), TypeError, "scope");
- * ```
- */
-export function checkStage(value: unknown, where: string): AnyStage {
-  const refuse = (field: string, rule: string, found: unknown): never => {
-    const shown = typeof found === "function" ? "a function" : JSON.stringify(found) ?? String(found);
-    throw new TypeError(`Cannot use ${where} as a stage as ${field} ${rule}: current value is ${shown.slice(0, 120)}`);
-  };
-  if (typeof value !== "object" || value === null) return refuse("it", "must be an object made by defineStage", value);
-  const stage = value as Record<string, unknown>;
-  const kinds = Object.keys(STAGE_SCOPES);
-  if (typeof stage.kind !== "string" || !kinds.includes(stage.kind)) {
-    refuse("kind", `must be one of ${kinds.join(", ")}`, stage.kind);
-  }
-  const scope = STAGE_SCOPES[stage.kind as StageKind];
-  if (stage.scope !== scope) refuse("scope", `must be "${scope}" for ${stage.kind}`, stage.scope);
-  if (typeof stage.name !== "string" || !NAME.test(stage.name)) {
-    refuse("name", "must be lower case, digits and dashes", stage.name);
-  }
-  if (typeof stage.version !== "string" || !VERSION.test(stage.version)) {
-    refuse("version", 'must be like "1.0.0"', stage.version);
-  }
-  if (typeof stage.description !== "string") refuse("description", "must be one sentence", stage.description);
-  const options = stage.options as { readonly kind?: unknown; readonly "~standard"?: unknown } | null | undefined;
-  if (typeof options !== "object" || options === null || options["~standard"] === undefined) {
-    refuse("options", "must be a valibot object schema, e.g. v.strictObject({})", stage.options);
-  }
-  if (typeof stage.estimate !== "function") refuse("estimate", "must be a function of the layer", stage.estimate);
-  if (typeof stage.run !== "function") refuse("run", "must be a function", stage.run);
-  return value as AnyStage;
-}
+export { type AnyStage, checkStage } from "./exported_stages.ts";
 
 /** URL or specifier that `import()` takes. */
 function importSpecifier(specifier: string, base: string): string {
@@ -67,62 +22,79 @@ function importSpecifier(specifier: string, base: string): string {
   );
 }
 
-/** Stages among a module's exports: the default one, or all named ones that look like stages. */
-function exportedStages(module: Readonly<Record<string, unknown>>, specifier: string): AnyStage[] {
-  const main = module.default;
-  if (Array.isArray(main)) {
-    return main.map((stage, index) => checkStage(stage, `default export [${index}] of ${specifier}`));
-  }
-  if (main !== undefined) return [checkStage(main, `the default export of ${specifier}`)];
-  const candidates = Object.entries(module).filter(([, value]) =>
-    typeof value === "object" && value !== null && "kind" in value && "run" in value
-  );
-  if (candidates.length === 0) {
-    throw new TypeError(
-      `Cannot use ${specifier} as a plugin as it exports no stage: export default defineStage({ … }), a list, or named stages`,
-    );
-  }
-  return candidates.map(([name, value]) => checkStage(value, `export ${name} of ${specifier}`));
+/** How {@linkcode loadPlugins} loads. */
+export interface PluginOptions {
+  /** Stages whose names are taken. */
+  readonly builtins?: readonly AnyStage[];
+  /** Directory that relative specifiers start from; the current one by default. */
+  readonly base?: string;
+  /** Run each plugin in a worker without permissions. Default false. */
+  readonly sandbox?: boolean;
+  /** Seconds that one call of a plugin's stage may take. By default there is no end. */
+  readonly deadlineSeconds?: number;
 }
+
+/** Loaded stages; disposing ends the workers that they run in. */
+export type LoadedStages = readonly AnyStage[] & Disposable;
 
 /**
  * Loads stages from `./file.ts`, an absolute path, or an `npm:` package. The default export is a stage or a list of
  * stages; without one, every named export that is a stage counts.
  *
  * @param specifiers Relative ones start at `options.base`.
- * @param options `builtins`: stages whose names are taken; `base`: directory, by default the current one.
  * @throws {TypeError} when a module has no stage, or a stage is not well-formed or has a name that is taken.
  * @throws {Error} when the module cannot be loaded; the cause says why.
  */
-export async function loadPlugins(
-  specifiers: readonly string[],
-  options: { readonly builtins?: readonly AnyStage[]; readonly base?: string } = {},
-): Promise<AnyStage[]> {
+export async function loadPlugins(specifiers: readonly string[], options: PluginOptions = {}): Promise<LoadedStages> {
   const loaded: AnyStage[] = [];
-  for (const specifier of specifiers) {
-    const target = importSpecifier(specifier, options.base ?? Deno.cwd());
-    let module: Record<string, unknown>;
-    try {
-      module = await import(target);
-    } catch (cause) {
-      throw new Error(`Cannot load the plugin "${specifier}": ${cause instanceof Error ? cause.message : cause}`, {
-        cause,
-      });
-    }
-    for (const stage of exportedStages(module, specifier)) {
-      const same = (other: AnyStage) => other.kind === stage.kind && other.name === stage.name;
-      if ((options.builtins ?? []).some(same)) {
-        throw new TypeError(
-          `Cannot use ${specifier} as ${stage.kind} "${stage.name}" is built in: choose another name`,
-        );
+  const sandboxes: Sandbox[] = [];
+  const end = () => sandboxes.forEach((sandbox) => sandbox[Symbol.dispose]());
+  try {
+    for (const specifier of specifiers) {
+      const { stages, stop } = await loadOne(specifier, options, sandboxes);
+      for (const stage of stages) {
+        const same = (other: AnyStage) => other.kind === stage.kind && other.name === stage.name;
+        if ((options.builtins ?? []).some(same)) {
+          throw new TypeError(
+            `Cannot use ${specifier} as ${stage.kind} "${stage.name}" is built in: choose another name`,
+          );
+        }
+        if (loaded.some(same)) {
+          throw new TypeError(
+            `Cannot use ${specifier} as two plugins have the ${stage.kind} "${stage.name}": load only one`,
+          );
+        }
+        const { deadlineSeconds } = options;
+        loaded.push(deadlineSeconds === undefined ? stage : withDeadline(stage, deadlineSeconds, stop));
       }
-      if (loaded.some(same)) {
-        throw new TypeError(
-          `Cannot use ${specifier} as two plugins have the ${stage.kind} "${stage.name}": load only one`,
-        );
-      }
-      loaded.push(stage);
     }
+  } catch (error) {
+    end();
+    throw error;
   }
-  return loaded;
+  return Object.assign(loaded, { [Symbol.dispose]: end });
+}
+
+async function loadOne(
+  specifier: string,
+  { base = Deno.cwd(), sandbox: boxed = false }: PluginOptions,
+  sandboxes: Sandbox[],
+): Promise<{ readonly stages: readonly AnyStage[]; readonly stop?: (reason: Error) => void }> {
+  const target = importSpecifier(specifier, base);
+  const refuse = (cause: unknown) =>
+    new Error(`Cannot load the plugin "${specifier}": ${cause instanceof Error ? cause.message : cause}`, { cause });
+  if (boxed) {
+    const sandbox = await openSandbox(target, specifier).catch((cause) => {
+      throw cause instanceof TypeError ? cause : refuse(cause);
+    });
+    sandboxes.push(sandbox);
+    return { stages: sandbox.stages, stop: sandbox.stop };
+  }
+  let module: Record<string, unknown>;
+  try {
+    module = await import(target);
+  } catch (cause) {
+    throw refuse(cause);
+  }
+  return { stages: exportedStages(module, specifier) };
 }

@@ -7,6 +7,9 @@ import * as v from "valibot";
 import { whyUnboundedRegex } from "../checkpoint/bounded_regex.ts";
 import { parseBytes } from "./units.ts";
 
+/** Seconds that a call of a plugin's stage may take: a layer of a 70B model takes minutes, importance of one hours. */
+export const DEFAULT_PLUGIN_DEADLINE_SECONDS = 6 * 3600;
+
 const Count = v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(1, "must be at least 1"));
 
 /** Bytes as a number or as text with a unit; becomes a number. */
@@ -80,6 +83,8 @@ const RecipeObject = v.strictObject({
     {},
   ),
   plugins: v.optional(v.array(v.pipe(v.string(), v.nonEmpty())), []),
+  pluginSandbox: v.optional(v.boolean(), false),
+  pluginDeadline: v.optional(v.pipe(v.number(), v.gtValue(0, "must be above 0")), DEFAULT_PLUGIN_DEADLINE_SECONDS),
   keep: v.optional(v.array(Pattern), []),
   blocks: v.optional(
     v.tuple([v.pipe(v.number(), v.safeInteger(), v.minValue(0)), v.pipe(v.number(), v.safeInteger(), v.minValue(0))]),
@@ -135,6 +140,8 @@ export interface RecipeInput {
   readonly methods?: Readonly<Record<string, StageSelectionInput>>;
   readonly candidates?: Readonly<Record<string, StageSelectionInput>>;
   readonly plugins?: readonly string[];
+  readonly pluginSandbox?: boolean;
+  readonly pluginDeadline?: number;
   readonly keep?: readonly string[];
   readonly blocks?: readonly [number, number];
   readonly dtype?: "f32" | "f16";
@@ -178,6 +185,10 @@ export interface Recipe {
   readonly candidates: Readonly<Record<string, StageSelection>>;
   /** Specifiers of third-party stages: `./file.ts`, an absolute path, or `npm:name`. */
   readonly plugins: readonly string[];
+  /** Run plugins in workers without permissions. Default false. */
+  readonly pluginSandbox: boolean;
+  /** Seconds that one call of a plugin's stage may take; six hours by default. */
+  readonly pluginDeadline: number;
   /** Regular expressions on weight names; what matches stays dense. */
   readonly keep: readonly string[];
   /** First and last block, both included; the model that is made has only these. */
