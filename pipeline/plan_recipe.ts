@@ -14,8 +14,9 @@ import { neededTensors } from "./model/check.ts";
 import { planRun } from "./plan/plan.ts";
 import { entryStorage } from "./plan/storage.ts";
 import type { PlanReport } from "./plan/types.ts";
+import { planInput } from "./preflight.ts";
 import { loadPlugins } from "./recipe/plugin_loader.ts";
-import { plannedStages, type ResolvedStages, resolveStages, storageOfRun } from "./recipe/resolve.ts";
+import { type ResolvedStages, resolveStages } from "./recipe/resolve.ts";
 import type { Recipe } from "./recipe/schema.ts";
 import { type CompressOptions, selectLayers, startRun } from "./start_run.ts";
 import type { Allocated } from "./stream/stage.ts";
@@ -57,16 +58,7 @@ export async function planRecipe(recipe: Recipe, options: PlanRecipeOptions = {}
   const chosen = selectLayers(recipe, checkpoint, stages);
   const task = allocationTask(recipe, chosen, stages);
   const { ranks, source } = await findRanks(recipe, options, task, stages, identityOf(recipe, checkpoint, stages));
-  const report = planRun({
-    inventory: chosen,
-    bitsPerWeight: task.bitsPerWeight,
-    ranks,
-    storageOf: storageOfRun(stages),
-    stages: plannedStages(stages),
-    dtype: recipe.dtype,
-    parallelJobs: recipe.parallel,
-    memoryBytes: recipe.memory,
-  });
+  const report = planRun({ ...planInput(recipe, chosen, stages), bitsPerWeight: task.bitsPerWeight, ranks });
   return { ...report, allocation: { stage: stages.allocation.stage.name, source } };
 }
 

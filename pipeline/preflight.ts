@@ -10,9 +10,33 @@ import { type AllocationTask, proposeAllocation } from "./compress_allocation.ts
 import { formatBytes } from "./cli/units.ts";
 import { loadTokenizer } from "./evaluate/tokenizer.ts";
 import type { Inventory } from "./plan/inventory.ts";
-import { planRun } from "./plan/plan.ts";
+import { SELF_CALIBRATION } from "./compress_calibration.ts";
+import { type PlanInput, planRun } from "./plan/plan.ts";
+import type { PlanReport } from "./plan/types.ts";
+import { STAGE_SCOPES } from "./stream/stage.ts";
 import { plannedStages, type ResolvedStages, storageOfRun } from "./recipe/resolve.ts";
 import type { Recipe } from "./recipe/schema.ts";
+
+/** What a recipe says to the planner, but for bits or size. */
+export function planInput(
+  recipe: Recipe,
+  chosen: Inventory,
+  stages: ResolvedStages,
+): Omit<PlanInput, "bitsPerWeight" | "sizeBytes"> {
+  const { sequences = 0, generated = 0, length = 0 } = recipe.calibration ?? {};
+  return {
+    inventory: chosen,
+    storageOf: storageOfRun(stages),
+    stages: plannedStages(stages),
+    dtype: recipe.dtype,
+    parallelJobs: recipe.parallel,
+    memoryBytes: recipe.memory,
+    scratch: {
+      calibrationTokens: (sequences + generated) * length,
+      distillation: stages.distillation !== undefined,
+    },
+  };
+}
 
 /** What is known of a run before it starts. */
 export interface PreflightInput {
@@ -46,7 +70,7 @@ export const thisMachine: Machine = {
 };
 
 /**
- * Checks output directory, disk space, memory and tokenizer.
+ * Checks output directory, disk space, memory, calibration text and tokenizer.
  *
  * @returns Every problem found, each with a way out; empty when the run can start.
  * @throws {RangeError} when the allocation cannot meet the budget with its options.
@@ -54,14 +78,9 @@ export const thisMachine: Machine = {
 export async function findProblems(input: PreflightInput, machine: Machine = thisMachine): Promise<string[]> {
   const { recipe, out, checkpoint, chosen, stages, task } = input;
   const plan = planRun({
-    inventory: chosen,
+    ...planInput(recipe, chosen, stages),
     bitsPerWeight: task.bitsPerWeight,
     ranks: proposeAllocation(task, stages)?.ranks,
-    storageOf: storageOfRun(stages),
-    stages: plannedStages(stages),
-    dtype: recipe.dtype,
-    parallelJobs: recipe.parallel,
-    memoryBytes: recipe.memory,
   });
   const problems: string[] = [];
 
@@ -75,33 +94,19 @@ export async function findProblems(input: PreflightInput, machine: Machine = thi
   const free = await machine.freeDiskBytes(place);
   if (needed > free) {
     problems.push(
-      `${formatBytes(needed)} of disk are needed for artefact and export, and ${place} has ${
+      `${formatBytes(needed)} of disk are needed for artefact, export and working state, and ${place} has ${
         formatBytes(free)
       } free: ` +
         `make room, or choose another output directory`,
     );
   }
 
-  const largest = plan.layers.reduce<typeof plan.layers[number] | undefined>(
-    (most, layer) => layer.peakBytes > (most?.peakBytes ?? 0) ? layer : most,
-    undefined,
-  );
-  if (largest !== undefined) {
-    const peak = formatBytes(largest.peakBytes);
-    const keep = `keep it dense with --keep '${largest.role}'`;
-    if (largest.peakBytes > recipe.memory) {
-      problems.push(
-        `"${largest.name}" needs ${peak} at once, and --memory allows ${
-          formatBytes(recipe.memory)
-        }: raise it, or ${keep}`,
-      );
-    }
-    const available = machine.availableMemoryBytes();
-    if (largest.peakBytes > available) {
-      problems.push(
-        `"${largest.name}" needs ${peak} at once, and this machine has ${formatBytes(available)} left: ` +
-          `end other programs, or ${keep}`,
-      );
+  problems.push(...memoryProblems(plan, recipe, machine.availableMemoryBytes()));
+  if (recipe.calibration !== undefined && recipe.calibration.source !== SELF_CALIBRATION) {
+    const { source } = recipe.calibration;
+    const found = await Deno.stat(source).catch(() => undefined);
+    if (!found?.isFile) {
+      problems.push(`there is no calibration text "${source}": name a file, or "${SELF_CALIBRATION}"`);
     }
   }
 
@@ -113,6 +118,39 @@ export async function findProblems(input: PreflightInput, machine: Machine = thi
     }
   }
   return problems;
+}
+
+/** What does not fit: the largest layer, or a stage that holds a block or the model's state, in the lease or the machine. */
+function memoryProblems(plan: PlanReport, recipe: Recipe, available: number): string[] {
+  const largest = plan.layers.reduce<PlanReport["layers"][number] | undefined>(
+    (most, layer) => layer.peakBytes > (most?.peakBytes ?? 0) ? layer : most,
+    undefined,
+  );
+  if (largest === undefined) return [];
+  const needs = [{
+    what: `"${largest.name}"`,
+    bytes: largest.peakBytes,
+    instead: `keep it dense with --keep '${largest.role}'`,
+  }];
+  for (const { kind, name, peakBytes } of plan.stages) {
+    const scope = STAGE_SCOPES[kind];
+    if (scope === "layer" || kind === "target") continue;
+    const within = scope === "block" ? largest.peakBytes : 0;
+    needs.push({ what: `the stage ${name}`, bytes: peakBytes + within, instead: `choose another ${kind}` });
+  }
+  return needs.flatMap(({ what, bytes, instead }) => {
+    const peak = formatBytes(bytes);
+    return [
+      ...(bytes <= recipe.memory ? [] : [
+        `${what} needs ${peak} at once, and --memory allows ${formatBytes(recipe.memory)}: raise it, or ${instead}`,
+      ]),
+      ...(bytes <= available ? [] : [
+        `${what} needs ${peak} at once, and this machine has ${
+          formatBytes(available)
+        } left: end other programs, or ${instead}`,
+      ]),
+    ];
+  });
 }
 
 /**

@@ -138,7 +138,11 @@ export function renderPlan(report: RecipePlan): string {
         formatBytes(before[dtype])
       }`,
     ],
-    ["disk needed", formatBytes(report.diskBytes)],
+    [
+      "disk needed",
+      formatBytes(report.diskBytes) +
+      (report.scratchBytes > 0 ? `, ${formatBytes(report.scratchBytes)} of it only while it runs` : ""),
+    ],
     ["peak memory", `${formatBytes(report.peakBytes)} (${report.peak.stage}, ${report.peak.subject})`],
     [
       "time",

@@ -6,6 +6,7 @@
 import { type Allocated, type AllocatedLayer, type LayerShape, STAGE_SCOPES } from "../stream/stage.ts";
 import { rankForBits } from "./bits.ts";
 import type { Inventory } from "./inventory.ts";
+import { scratchBytes, type ScratchUse } from "./scratch.ts";
 import { bitsForSize, COMMIT_BYTES_PER_LAYER, elementsOf, exportedBytes, type StorageOf } from "./sizes.ts";
 import { dbfStorage, storedBitsPerWeight, storedBytes } from "./storage.ts";
 import type { PlannedLayer, PlannedStage, PlanReport } from "./types.ts";
@@ -42,8 +43,8 @@ export interface PlanInput {
   readonly parallelJobs?: number;
   /** Bound of the lease in bytes: parallel jobs never hold more together, unless one alone does. */
   readonly memoryBytes?: number;
-  /** Working state on disk (block inputs, latents, optimizer). Default 0. */
-  readonly scratchBytes?: number;
+  /** What keeps working state on disk (block inputs, latents, optimizer); none by default. */
+  readonly scratch?: Omit<ScratchUse, "hiddenSize">;
   /** Resident memory of the process itself. Default {@linkcode PROCESS_BYTES}. */
   readonly processBytes?: number;
 }
@@ -94,6 +95,9 @@ export function planRun(input: PlanInput): PlanReport {
       ? 0
       : sum(planned, (layer) => of(layer) * layer.rows * layer.cols) / compressedParameters;
   const artefactBytes = sum(planned, (layer) => layer.packedBytes + COMMIT_BYTES_PER_LAYER);
+  const scratch = input.scratch === undefined
+    ? 0
+    : scratchBytes(planned, { ...input.scratch, hiddenSize: model.hiddenSize });
   const stageTotals = stages.map(({ kind, name, estimate }) => {
     const estimates = planned.map((layer) => estimate(layer));
     const flops = sum(estimates, (one) => one.flops ?? 0);
@@ -122,7 +126,8 @@ export function planRun(input: PlanInput): PlanReport {
     artefactBytes,
     exportBytes,
     uncompressedExportBytes: { f32: sizeOf("f32", none), f16: sizeOf("f16", none) },
-    diskBytes: artefactBytes + exportBytes[dtype] + (input.scratchBytes ?? 0),
+    scratchBytes: scratch,
+    diskBytes: artefactBytes + exportBytes[dtype] + scratch,
     peakBytes,
     peak,
     stages: stageTotals,
@@ -176,7 +181,11 @@ function peakMemory(
     const bounded = Math.min(together, input.memoryBytes ?? Infinity);
     consider(Math.max(byPeak[0].peakBytes, bounded), "layers", byPeak[0].name);
   }
-  for (const { name, peakBytes } of stages) consider(peakBytes, name, "its largest layer");
+  for (const { kind, name, peakBytes } of stages) {
+    // A block's stage has layers factorized while it holds the block.
+    const within = STAGE_SCOPES[kind] === "block" ? byPeak[0]?.peakBytes ?? 0 : 0;
+    consider(peakBytes + within, name, "its largest layer");
+  }
   return {
     peakBytes: processBytes + most.bytes,
     peak: { stage: most.stage, subject: most.subject, processBytes },

@@ -57,6 +57,8 @@ export interface PlanReport {
   readonly exportBytes: { readonly f32: number; readonly f16: number };
   /** Bytes of the same model exported without compression. */
   readonly uncompressedExportBytes: { readonly f32: number; readonly f16: number };
+  /** Most bytes of working state, removed when the run is done. */
+  readonly scratchBytes: number;
   /** Free disk that the run needs: artefact, export of `dtype`, working state. */
   readonly diskBytes: number;
   /** Most resident memory, the process itself included. */

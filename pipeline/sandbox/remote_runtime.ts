@@ -28,8 +28,16 @@ const SIZES: Readonly<Record<DType, number>> = {
   string: 0,
 };
 
+/** The runtime, and what inputs need that hold tensors. */
+export interface RemoteRuntime extends Runtime {
+  /** A tensor of the program's. */
+  receive(info: TensorInfo): Tensor;
+  /** Id of a tensor of this runtime. */
+  idOf(tensor: Tensor): number;
+}
+
 /** Makes the runtime. Its tensors' ids are ≥ 0; the program chooses negative ones for outputs. */
-export function remoteRuntime(peer: Peer, info: RuntimeInfo): Runtime {
+export function remoteRuntime(peer: Peer, info: RuntimeInfo): RemoteRuntime {
   const ids = new WeakMap<Tensor, number>();
   let next = 0;
   const idOf = (tensor: Tensor): number => {
@@ -55,6 +63,8 @@ export function remoteRuntime(peer: Peer, info: RuntimeInfo): Runtime {
 
   return {
     ...info,
+    receive: wrap,
+    idOf,
     tensor(dtype, data, shape) {
       const elements = elementsOf(shape);
       if (data.length !== elements) {

@@ -42,8 +42,17 @@ export function refuseExternalData(bytes: Uint8Array): void {
   visit(decodeModel(bytes));
 }
 
+/** What serves a runtime. */
+export interface RuntimeHost extends AsyncDisposable {
+  readonly handlers: Handlers;
+  /** Lends a tensor of the program's for as long as the return value is not disposed. */
+  lend(tensor: Tensor): Disposable & { readonly info: TensorInfo };
+  /** The tensor that the other side names. */
+  find(id: number): Tensor;
+}
+
 /** Serves `runtime` to the other side; disposing releases what it left. */
-export function hostRuntime(runtime: () => Runtime): AsyncDisposable & { readonly handlers: Handlers } {
+export function hostRuntime(runtime: () => Runtime): RuntimeHost {
   const tensors = new Map<number, Tensor>();
   const sessions = new Map<number, Session>();
   /** Why a tensor could not be made; told when it is used. */
@@ -64,7 +73,22 @@ export function hostRuntime(runtime: () => Runtime): AsyncDisposable & { readonl
   const findAll = (ids: Readonly<Record<string, number>>) =>
     Object.fromEntries(Object.entries(ids).map(([name, id]) => [name, find(id)]));
 
+  const lent = new Set<number>();
   return {
+    find,
+    lend(tensor) {
+      const id = -1 - next++;
+      tensors.set(id, tensor);
+      lent.add(id);
+      const { dtype, shape, byteLength } = tensor;
+      return {
+        info: { id, dtype, shape, byteLength },
+        [Symbol.dispose]() {
+          tensors.delete(id);
+          lent.delete(id);
+        },
+      };
+    },
     handlers: {
       "tensor.make": (id: number, dtype: DType, data: TensorData, shape: readonly number[]) =>
         make(id, () => runtime().tensor(dtype, data, shape)),
@@ -72,6 +96,8 @@ export function hostRuntime(runtime: () => Runtime): AsyncDisposable & { readonl
         make(id, () => runtime().empty(dtype, shape)),
       "tensor.read": (id: number) => find(id).read(),
       "tensor.dispose": (id: number) => {
+        // What was lent stays the program's.
+        if (lent.has(id)) return;
         tensors.get(id)?.[Symbol.dispose]();
         tensors.delete(id);
         failed.delete(id);
@@ -113,7 +139,7 @@ export function hostRuntime(runtime: () => Runtime): AsyncDisposable & { readonl
       },
     },
     async [Symbol.asyncDispose]() {
-      for (const tensor of tensors.values()) tensor[Symbol.dispose]();
+      for (const [id, tensor] of tensors) if (!lent.has(id)) tensor[Symbol.dispose]();
       for (const session of sessions.values()) await session[Symbol.asyncDispose]();
       tensors.clear();
       sessions.clear();

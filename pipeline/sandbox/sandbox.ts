@@ -8,11 +8,12 @@ import * as v from "valibot";
 import type { Runtime } from "../../kernels/runtime/types.ts";
 import { type AnyStage, checkStage } from "../recipe/exported_stages.ts";
 import type { DbfEvent } from "../stream/events.ts";
-import type { LayerShape, OptionsSchema, StageContext, StageEstimate, StageIO } from "../stream/stage.ts";
+import type { LayerShape, LayerStorage, OptionsSchema, StageContext, StageEstimate, StageIO } from "../stream/stage.ts";
 import { createHandles } from "./handles.ts";
-import { createPeer, type Peer, type Port } from "./peer.ts";
+import { createPeer, type Handlers, type Peer, type Port } from "./peer.ts";
 import { hostRuntime } from "./runtime_host.ts";
-import { type StageInfo, SYNC_HEADER_BYTES, type SyncRequest } from "./serve.ts";
+import type { StageInfo, SyncRequest } from "./serve.ts";
+import { answerInto, answerMemory, waitForAnswer } from "./sync.ts";
 import { type SandboxKind, sendInput } from "./stage_input.ts";
 
 /** How long a plugin may take to load, to parse its options, and to estimate: all are meant to be cheap. */
@@ -84,14 +85,21 @@ export async function openSandbox(target: string, specifier: string): Promise<Sa
     return current.runtime;
   };
   const host = hostRuntime(runtimeNow);
-  const asks = new Map<number, (method: string, args: unknown[]) => unknown>();
+  const asks = new Map<number, Handlers>();
+  const answer = (call: number, method: string, args: unknown[]): unknown => {
+    const handlers = asks.get(call) ?? {};
+    if (!Object.hasOwn(handlers, method)) throw new TypeError(`Cannot answer "${method}": there is no such question`);
+    return handlers[method](...args as never[]);
+  };
   let handles: ReturnType<typeof createHandles>;
   const box = await start(target, specifier, (peer) => {
     handles = createHandles("program", peer);
     return {
       ...handles.handlers,
       ...host.handlers,
-      ask: (call: number, method: string, ...args: unknown[]) => asks.get(call)?.(method, args),
+      ask: (call: number, method: string, ...args: unknown[]) => answer(call, method, args),
+      askNow: (call: number, method: string, args: unknown[], memory: SharedArrayBuffer) =>
+        answerInto(memory, () => answer(call, method, args)),
       emit: (event: DbfEvent) => {
         if (event?.type === "stage-progress" || event?.type === "notice") current?.emit(event);
       },
@@ -116,22 +124,13 @@ export async function openSandbox(target: string, specifier: string): Promise<Sa
 
   /** Asks the side worker and holds this thread until it has answered. */
   const ask = (request: Omit<SyncRequest, "memory">, name: string): unknown => {
-    const memory = new SharedArrayBuffer(SYNC_BYTES);
+    const memory = answerMemory(SYNC_BYTES);
     side.peer.post("sync", { ...request, memory } satisfies SyncRequest);
-    const outcome = Atomics.wait(new Int32Array(memory, 0, 1), 0, 0, SYNC_LIMIT_MS);
-    const length = new Int32Array(memory, 4, 1)[0];
-    if (outcome === "timed-out" || length < 0) {
-      const why = outcome === "timed-out" ? `did not answer in ${SYNC_LIMIT_MS / 1000} s` : "answered with too much";
-      throw new Error(`Cannot use the plugin's "${name}" as its ${request.what} ${why}: repair it`);
-    }
-    const text = new TextDecoder().decode(new Uint8Array(memory, SYNC_HEADER_BYTES, length).slice());
-    const { value, error } = JSON.parse(text) as { readonly value?: unknown; readonly error?: string };
-    if (error !== undefined) throw new Error(`Cannot use the plugin's "${name}": its ${request.what} failed: ${error}`);
-    return value;
+    return waitForAnswer(memory, SYNC_LIMIT_MS, `the plugin's "${name}" (${request.what})`);
   };
   let calls = 0;
 
-  const proxy = ({ fields, ...info }: StageInfo, stage: number): AnyStage => {
+  const proxy = ({ fields, stores, ...info }: StageInfo, stage: number): AnyStage => {
     if (info.kind === "target") {
       throw new TypeError(
         `Cannot run target "${info.name}" of ${specifier} in the plugin sandbox as a target writes files: load it without`,
@@ -153,16 +152,20 @@ export async function openSandbox(target: string, specifier: string): Promise<Sa
         }
         return found;
       },
+      ...(stores
+        ? {
+          stores: (layer: LayerShape & { readonly rank: number }, options: unknown) =>
+            ask({ stage, what: "stores", value: layer, options }, info.name) as LayerStorage,
+        }
+        : {}),
       async run(input: StageIO[SandboxKind]["input"], options: unknown, context: StageContext): Promise<unknown> {
         context.signal.throwIfAborted();
         current = context;
         const call = calls++;
         using scope = handles.scope();
-        const { parts, handlers } = sendInput(input, scope, handles);
-        asks.set(call, (method, args) => {
-          if (!Object.hasOwn(handlers, method)) throw new TypeError(`Cannot answer "${method}": there is no such call`);
-          return handlers[method](...args as never[]);
-        });
+        using borrowed = new DisposableStack();
+        const { parts, handlers } = sendInput(input, { handles, scope, host, borrowed });
+        asks.set(call, handlers);
         const abort = () => box.peer.post("abort", call);
         context.signal.addEventListener("abort", abort, { once: true });
         const { provider, binding, version, nativeKernels } = context.runtime;

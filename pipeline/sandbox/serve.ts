@@ -10,6 +10,7 @@ import type { LayerShape, StageContext } from "../stream/stage.ts";
 import { createHandles } from "./handles.ts";
 import { createPeer, type Port } from "./peer.ts";
 import { remoteRuntime, type RuntimeInfo } from "./remote_runtime.ts";
+import { answerInto, answerMemory, waitForAnswer } from "./sync.ts";
 import { receiveInput, type SandboxKind } from "./stage_input.ts";
 
 /** A stage as it is described to the program: everything but its functions. */
@@ -20,47 +21,36 @@ export interface StageInfo {
   readonly version: string;
   readonly description: string;
   readonly filter?: AnyStage["filter"];
+  readonly wantsInputMoment?: boolean;
+  /** Whether it says what layers will be stored as. */
+  readonly stores: boolean;
   /** Names of its options. */
   readonly fields: readonly string[];
 }
 
-/** A question that is answered at once, into shared memory: a length, or minus one for an error, and JSON behind it. */
+/** A question that is answered at once, into shared memory. */
 export interface SyncRequest {
   readonly stage: number;
-  readonly what: "options" | "estimate";
+  readonly what: "options" | "estimate" | "stores";
   readonly value: unknown;
   readonly options?: unknown;
   readonly memory: SharedArrayBuffer;
 }
 
-/** Bytes before the JSON of an answer: a flag and a length. */
-export const SYNC_HEADER_BYTES = 8;
+/** Longest wait for what the program answers at once; it may be asking another plugin just then. */
+const PROGRAM_LIMIT_MS = 60_000;
+/** Room for an answer of the program: a number or a message. */
+const PROGRAM_BYTES = 1 << 16;
 
 type LoosePart = { readonly [key: string]: unknown };
 
-function answer({ run: _run, estimate, options: schema }: AnyStage, request: SyncRequest): unknown {
-  if (request.what === "estimate") {
-    return estimate(request.value as LayerShape & { readonly rank: number }, request.options as never);
-  }
+function answer(stage: AnyStage, request: SyncRequest): unknown {
+  const { options: schema } = stage;
+  const layer = request.value as LayerShape & { readonly rank: number };
+  if (request.what === "estimate") return stage.estimate(layer, request.options as never);
+  if (request.what === "stores") return stage.stores!(layer, request.options as never);
   const parsed = v.safeParse(schema, request.value);
   return parsed.success ? { output: parsed.output } : { issues: describeIssues(parsed.issues) };
-}
-
-/** Writes an answer where the program waits for it. */
-function answerInto(memory: SharedArrayBuffer, body: () => unknown): void {
-  const [flag, length] = [new Int32Array(memory, 0, 1), new Int32Array(memory, 4, 1)];
-  let text: string;
-  try {
-    text = JSON.stringify({ value: body() });
-  } catch (error) {
-    text = JSON.stringify({ error: error instanceof Error ? error.message : String(error) });
-  }
-  const bytes = new TextEncoder().encode(text);
-  const room = new Uint8Array(memory, SYNC_HEADER_BYTES);
-  length[0] = bytes.length <= room.length ? bytes.length : -1;
-  if (length[0] >= 0) room.set(bytes);
-  Atomics.store(flag, 0, 1);
-  Atomics.notify(flag, 0);
 }
 
 /**
@@ -78,10 +68,13 @@ export function serve(module: LoosePart, specifier: string, port: Port): void {
   const peer = createPeer(port, {
     ...handles.handlers,
     describe: () =>
-      stages.map(({ kind, scope, name, version, description, filter, options }): StageInfo => {
-        const { entries = {} } = options as { readonly entries?: LoosePart };
-        return { kind, scope, name, version, description, filter, fields: Object.keys(entries) };
-      }),
+      stages.map(
+        ({ kind, scope, name, version, description, filter, wantsInputMoment, options, stores }): StageInfo => {
+          const { entries = {} } = options as { readonly entries?: LoosePart };
+          const plain = { kind, scope, name, version, description, filter, wantsInputMoment };
+          return { ...plain, stores: stores !== undefined, fields: Object.keys(entries) };
+        },
+      ),
     sync: (request: SyncRequest) => answerInto(request.memory, () => answer(stages[request.stage], request)),
     run: async (call: number, stage: number, parts: LoosePart, options: LoosePart, info: RuntimeInfo) => {
       const stop = new AbortController();
@@ -94,12 +87,16 @@ export function serve(module: LoosePart, specifier: string, port: Port): void {
         emit: (event) => peer.post("emit", event),
       };
       const { kind } = stages[stage];
-      const input = receiveInput(
-        { ...parts },
-        kind as SandboxKind,
+      const input = receiveInput({ ...parts }, kind as SandboxKind, {
         handles,
-        (method, ...args) => peer.call("ask", call, method, ...args),
-      );
+        runtime,
+        ask: (method, ...args) => peer.call("ask", call, method, ...args),
+        askNow(method, ...args) {
+          const memory = answerMemory(PROGRAM_BYTES);
+          peer.post("askNow", call, method, args, memory);
+          return waitForAnswer(memory, PROGRAM_LIMIT_MS, `the program's ${method}`);
+        },
+      });
       try {
         return await stages[stage].run(input as never, options as never, context);
       } finally {

@@ -54,6 +54,37 @@ Deno.test("findProblems() lists disk, lease, memory, output and tokenizer at onc
   await Deno.remove(root, { recursive: true });
 });
 
+Deno.test("findProblems() names calibration text that is missing and stages that do not fit beside their layers", async () => {
+  const out = join(Deno.makeTempDirSync(), "out");
+  const problems = await problemsOf({
+    model: tinyLlama,
+    out,
+    memory: "40MiB",
+    calibration: { source: "/nowhere.txt", sequences: 2, length: 64 },
+    stages: { reconstruction: ["block-tuning"], distillation: "logits" },
+  }, roomy);
+  assertEquals(problems.length, 4);
+  for (
+    const [i, text] of ["--keep", "the stage block-tuning needs", "the stage logits needs", "/nowhere.txt"].entries()
+  ) {
+    assertStringIncludes(problems[i], text);
+  }
+});
+
+Deno.test("findProblems() counts the working state of a distilled run as disk", async () => {
+  const out = join(Deno.makeTempDirSync(), "out");
+  const small: Machine = { ...roomy, freeDiskBytes: () => Promise.resolve(20e6) };
+  assertEquals(await problemsOf({ model: tinyLlama, out }, small), []);
+  const problems = await problemsOf({
+    model: tinyLlama,
+    out,
+    calibration: { source: join(tinyLlama, "heldout.txt"), sequences: 4, length: 64 },
+    stages: { distillation: "logits" },
+  }, small);
+  assertEquals(problems.length, 1);
+  assertStringIncludes(problems[0], "working state");
+});
+
 Deno.test("compress() refuses before it starts and leaves nothing behind", async () => {
   const root = await Deno.makeTempDir();
   const out = join(root, "out");

@@ -15,7 +15,26 @@ export const MOST_KEPT_ELEMENTS = 2 ** 21;
 /** Above this many elements the two halves' sessions do not live at once: a load takes less than a tenth of a half step. */
 export const LEAN_ELEMENTS = 2 ** 25;
 
-const pools = new WeakMap<Runtime, Map<string, Promise<Session>>>();
+/** Sessions of a runtime that outlive their layer, and how many layers of either sort are at work. */
+interface Kept {
+  readonly sessions: Map<string, Promise<Session>>;
+  sharing: number;
+  alone: number;
+}
+
+const pools = new WeakMap<Runtime, Kept>();
+
+/** A large layer reckons with all memory: what small ones keep for each other is given back before it, or when they end. */
+async function makeRoom({ sessions, sharing, alone }: Kept): Promise<void> {
+  if (sharing === 0 && alone > 0) await endAll(sessions);
+}
+
+async function endAll(sessions: Map<string, Promise<Session>>): Promise<void> {
+  const loading = [...sessions.values()];
+  sessions.clear();
+  const ended = await Promise.allSettled(loading);
+  for (const each of ended) if (each.status === "fulfilled") await each.value[Symbol.asyncDispose]();
+}
 
 /** Loads graphs on demand; disposing ends those that are not shared. */
 export interface SessionPool extends AsyncDisposable {
@@ -43,21 +62,23 @@ export interface SessionPool extends AsyncDisposable {
  * @param defaults Options of all its sessions.
  * @param shared Whether sessions outlive the layer, for others of the same prefix.
  */
-export function openPool(
+export async function openPool(
   runtime: Runtime,
   prefix: string,
   shared: boolean,
   defaults: SessionOptions = {},
-): SessionPool {
-  const kept = pools.get(runtime) ?? new Map<string, Promise<Session>>();
+): Promise<SessionPool> {
+  const kept = pools.get(runtime) ?? { sessions: new Map<string, Promise<Session>>(), sharing: 0, alone: 0 };
   pools.set(runtime, kept);
   const own = new Map<string, Promise<Session>>();
-  const sessions = shared ? kept : own;
-  const clear = async () => {
-    const ended = await Promise.allSettled(own.values());
-    own.clear();
-    for (const each of ended) if (each.status === "fulfilled") await each.value[Symbol.asyncDispose]();
+  const sessions = shared ? kept.sessions : own;
+  const clear = () => endAll(own);
+  const count = (change: number) => {
+    if (shared) kept.sharing += change;
+    else kept.alone += change;
+    return makeRoom(kept);
   };
+  await count(1);
   const pool: SessionPool = {
     get(key, build, options = {}) {
       const full = `${prefix}/${key}`;
@@ -89,7 +110,10 @@ export function openPool(
       }
     },
     clear,
-    [Symbol.asyncDispose]: clear,
+    async [Symbol.asyncDispose]() {
+      await clear();
+      await count(-1);
+    },
   };
   return pool;
 }

@@ -83,6 +83,7 @@ Deno.test("planRun() adds up: totals are those of its table", () => {
   assert(report.exportBytes.f16 < report.exportBytes.f32);
   assert(report.exportBytes.f32 < report.uncompressedExportBytes.f32);
   assertEquals(report.diskBytes, report.artefactBytes + report.exportBytes.f32);
+  assertEquals(report.scratchBytes, 0);
   assertEquals(JSON.parse(JSON.stringify(report)), report);
 });
 

@@ -70,7 +70,11 @@ export const allocation = defineStage({
   description: "Ranks from the weights' first rows, read by name.",
   options: v.strictObject({ rank: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 8) }),
   estimate: () => ({ peakBytes: 0 }),
-  async run({ layers, weight }, { rank }) {
+  async run({ layers, weight, budget, bitsPerWeight }, { rank }) {
+    const all = layers.reduce((sum, { rows, cols }) => sum + rows * cols, 0);
+    const spent = layers.reduce((sum, layer) => sum + budget.cost(layer, rank), 0);
+    if (budget.unit !== "sign bits" || budget.total > all * bitsPerWeight) throw new Error("not a budget of sign bits");
+    if (spent > budget.total) throw budget.tooSmall(spent, `rank ${rank} is asked for`);
     const ranks = new Map<string, { rank: number; reason: string }>();
     for (const { name, cols } of layers) {
       const row = await weight(name).readRows(0, 1);

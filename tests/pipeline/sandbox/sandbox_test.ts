@@ -57,8 +57,17 @@ Deno.test("Sandboxed stages of four kinds read weights, run graphs, and give the
     assertEquals(progress, new Set(layers.map(({ name }) => name)));
     const { name, shape } = layers[0];
     const factors = unpackFactors(name, shape, await artefact.layer(name));
+    assert(factors.kind === "dbf");
     assertEquals(factors.rank, 5);
     assert(factors.b.some((scale) => scale !== 0));
+  }));
+
+Deno.test("A sandboxed allocation learns what layers cost while it runs, and gives the budget's own error", () =>
+  withFolder(async (folder) => {
+    const stages = { allocation: { use: "boxed-ranks", options: { rank: 5000 } } };
+    const boxed = await assertRejects(() => run(`${folder}/boxed`, { stages }), RangeError, "rank 5000 is asked for");
+    const open = await assertRejects(() => run(`${folder}/open`, { stages, pluginSandbox: false }), RangeError);
+    assertEquals(boxed.message, open.message);
   }));
 
 Deno.test("A sandboxed stage can read, write, start, load and reach nothing", () =>
