@@ -167,7 +167,12 @@ export function refuseProblems(problems: readonly string[]): void {
 /** The directory itself, or the nearest one above it that exists. */
 async function nearestDirectory(path: string): Promise<string> {
   for (let place = path;; place = dirname(place)) {
-    const stat = await Deno.stat(place).catch(() => undefined);
+    const stat = await Deno.stat(place).catch((cause) => {
+      if (!(cause instanceof Deno.errors.NotCapable)) return undefined;
+      throw new Error(`Cannot check ${path} as it does not exist and Deno may not read ${place}: create it first`, {
+        cause,
+      });
+    });
     if (stat !== undefined || place === dirname(place)) return place;
   }
 }

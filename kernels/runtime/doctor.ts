@@ -31,7 +31,7 @@ export interface ProviderFacts {
 
 /** A permission that this process lacks. */
 export interface PermissionFacts {
-  readonly permission: "read" | "write" | "ffi" | "sys" | "env";
+  readonly permission: "read" | "write" | "ffi" | "sys";
   /** The flag of `deno run` that grants it. */
   readonly flag: string;
   /** What does not work without it. */
@@ -62,9 +62,22 @@ const PERMISSIONS: readonly PermissionFacts[] = [
   { permission: "ffi", flag: "--allow-ffi", neededFor: "ONNX Runtime: its C API, and onnxruntime-node's addon" },
   { permission: "read", flag: "--allow-read", neededFor: "checkpoints, graphs and ONNX Runtime's files" },
   { permission: "write", flag: "--allow-write", neededFor: "artefacts and exported models" },
-  { permission: "sys", flag: "--allow-sys", neededFor: "memory limits and the description of this machine" },
-  { permission: "env", flag: "--allow-env", neededFor: "onnxruntime-node's settings" },
+  {
+    permission: "sys",
+    flag: "--allow-sys=statfs,systemMemoryInfo",
+    neededFor: "checks of memory and disk before a run",
+  },
 ];
+
+/** The kinds of information about the machine that are asked for. */
+const SYS_KINDS = ["statfs", "systemMemoryInfo"] as const;
+
+function isGranted({ permission }: PermissionFacts): boolean {
+  const granted = (descriptor: Deno.PermissionDescriptor) => Deno.permissions.querySync(descriptor).state === "granted";
+  return permission === "sys"
+    ? SYS_KINDS.every((kind) => granted({ name: permission, kind } as Deno.SysPermissionDescriptor))
+    : granted({ name: permission });
+}
 
 /** Names of needed libraries lie at the start of a library; ONNX Runtime's CUDA provider has 270 MB. */
 const ELF_NAMES_BYTES = 1 << 24;
@@ -102,9 +115,7 @@ export async function diagnose(): Promise<Diagnosis> {
     cores: navigator.hardwareConcurrency,
     memory: memory(),
     nvidia: await nvidia(),
-    missingPermissions: PERMISSIONS.filter(({ permission }) =>
-      Deno.permissions.querySync({ name: permission }).state !== "granted"
-    ),
+    missingPermissions: PERMISSIONS.filter((fact) => !isGranted(fact)),
   };
 }
 

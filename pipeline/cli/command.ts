@@ -48,6 +48,8 @@ export interface Command {
   readonly positional: readonly Positional[];
   readonly flags: FlagTable;
   readonly examples: readonly (readonly [command: string, what: string])[];
+  /** Whether it only reads files: the program then gives all other permissions back before it does. */
+  readonly readsOnly?: boolean;
   /** Said after Ctrl-C. */
   readonly interrupted?: string;
   run(input: CommandInput): Promise<void>;

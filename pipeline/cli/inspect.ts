@@ -26,6 +26,7 @@ export const inspectCommand: Command = {
   name: "inspect",
   summary: "what is in a checkpoint, an OUT, a safetensors file or an ONNX file",
   description: "Reads headers, manifests and graphs; no weight is read.",
+  readsOnly: true,
   positional: [{ name: "PATH", help: "a directory, a .safetensors file or an .onnx file" }],
   flags: {},
   examples: [

@@ -103,12 +103,19 @@ function checkPositional(command: Command, given: readonly string[]): void {
   }
 }
 
+/** Gives all permissions back but reading: what then parses a stranger's file can do no more. */
+function keepOnlyReading(): void {
+  for (const name of ["write", "net", "env", "sys", "run", "ffi"] as const) Deno.permissions.revokeSync({ name });
+}
+
 /**
  * Runs the command line for the process: Ctrl-C ends it in order, a second one at once.
  *
  * @returns The exit code.
  */
 export async function runProcess(args: readonly string[] = Deno.args): Promise<number> {
+  const debug = Boolean(Deno.env.get("DBF_DEBUG"));
+  if (COMMANDS.find(({ name }) => name === args[0])?.readsOnly) keepOnlyReading();
   const controller = new AbortController();
   const stop = () => {
     if (controller.signal.aborted) Deno.exit(EXIT.interrupted);
@@ -117,7 +124,7 @@ export async function runProcess(args: readonly string[] = Deno.args): Promise<n
   const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
   for (const name of signals) Deno.addSignalListener(name, stop);
   try {
-    return await main(args, { signal: controller.signal, debug: Boolean(Deno.env.get("DBF_DEBUG")) });
+    return await main(args, { signal: controller.signal, debug });
   } finally {
     for (const name of signals) Deno.removeSignalListener(name, stop);
   }
