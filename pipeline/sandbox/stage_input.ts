@@ -5,7 +5,7 @@
  */
 import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { CheckpointReader, TensorHandle } from "../checkpoint/types.ts";
-import type { AllocationBudget, LayerJob, LayerShape, StageIO, StageKind } from "../stream/stage.ts";
+import type { AllocationBudget, Candidate, LayerJob, LayerShape, StageIO, StageKind } from "../stream/stage.ts";
 import type { CheckpointInfo, HandleInfo, Handles, HandleScope } from "./handles.ts";
 import type { Handlers, Peer } from "./peer.ts";
 import type { RemoteRuntime } from "./remote_runtime.ts";
@@ -52,7 +52,13 @@ export function sendInput<K extends SandboxKind>(
       const { total, unit, ...budget } = value as AllocationBudget;
       parts[key] = { total, unit };
       handlers.cost = budget.cost;
+      handlers.costOf = budget.costOf;
       handlers.tooSmall = (least: number, reasons: string) => budget.tooSmall(least, reasons).message;
+    } else if (key === "candidates") {
+      const candidates = value as StageIO["allocation"]["input"]["candidates"];
+      parts[key] = [...candidates].map(([name, { identity }]) => [name, identity]);
+      handlers.candidateStores = (name: string, layer: LayerShape) => candidates.get(name)?.stores(layer);
+      handlers.candidateMake = (name: string, layer: LayerShape) => candidates.get(name)?.make(layer);
     } else if (key === "inputMoment") parts[key] = borrowed.use(host.lend(value as Tensor)).info;
     else if (key === "wantsInputMoment") {
       const wants = value as StageIO["reconstruction"]["input"]["wantsInputMoment"];
@@ -96,9 +102,17 @@ export function receiveInput(parts: Parts, kind: SandboxKind, reach: Reach): unk
     const budget: AllocationBudget = {
       ...input.budget as Pick<AllocationBudget, "total" | "unit">,
       cost: ({ name, rows, cols }, rank) => askNow("cost", { name, rows, cols }, rank) as number,
+      costOf: (storage) => askNow("costOf", storage) as number,
       tooSmall: (least, reasons) => new RangeError(String(askNow("tooSmall", least, reasons))),
     };
-    Object.assign(input, { budget, offer: () => {} });
+    const candidates = new Map(
+      (input.candidates as [string, unknown][]).map(([name, identity]): [string, Candidate] => [name, {
+        identity,
+        stores: (layer) => askNow("candidateStores", name, layer) as ReturnType<Candidate["stores"]>,
+        make: (layer) => ask("candidateMake", name, layer) as ReturnType<Candidate["make"]>,
+      }]),
+    );
+    Object.assign(input, { budget, candidates, offer: () => {} });
   }
   if (kind === "reconstruction") {
     const wanting = new Set(input.wantsInputMoment as string[]);

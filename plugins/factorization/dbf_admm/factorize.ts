@@ -275,7 +275,7 @@ export async function factorize(problem: Problem, settings: Settings, context: F
   const { rows: n, cols: m, rank: k } = problem;
   const shared = n * m <= MOST_KEPT_ELEMENTS;
   const prefix = `dbf-admm ${n}x${m} k=${k} ${JSON.stringify(settings)}`;
-  await using pool = await openPool(context.runtime, prefix, shared, {
+  await using pool = openPool(context.runtime, prefix, shared, {
     tf32: settings.tf32,
     memoryPattern: shared,
     optimization: "basic", // loads in half the time of "all" and runs as fast

@@ -62,12 +62,12 @@ export interface SessionPool extends AsyncDisposable {
  * @param defaults Options of all its sessions.
  * @param shared Whether sessions outlive the layer, for others of the same prefix.
  */
-export async function openPool(
+export function openPool(
   runtime: Runtime,
   prefix: string,
   shared: boolean,
   defaults: SessionOptions = {},
-): Promise<SessionPool> {
+): SessionPool {
   const kept = pools.get(runtime) ?? { sessions: new Map<string, Promise<Session>>(), sharing: 0, alone: 0 };
   pools.set(runtime, kept);
   const own = new Map<string, Promise<Session>>();
@@ -78,9 +78,10 @@ export async function openPool(
     else kept.alone += change;
     return makeRoom(kept);
   };
-  await count(1);
+  const room = count(1);
   const pool: SessionPool = {
-    get(key, build, options = {}) {
+    async get(key, build, options = {}) {
+      await room;
       const full = `${prefix}/${key}`;
       let session = sessions.get(full);
       if (session === undefined) {

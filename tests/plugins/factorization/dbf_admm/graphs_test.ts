@@ -308,7 +308,7 @@ Deno.test("weigh reads in panels what it would read at once", async () => {
   const rows = 5, cols = PANEL_ELEMENTS / 2;
   const value = (i: number) => i === 0 ? 0 : i * 1e30;
   const weighting = { row: Float32Array.of(1, 2, 1, 0.5, 1), col: new Float32Array(cols).fill(1) };
-  await using pool = await openPool(runtime, "panels", false);
+  await using pool = openPool(runtime, "panels", false);
   const ranges: string[] = [];
   const { w, factor, meanSquare } = await weigh(
     {
