@@ -4,13 +4,13 @@
  * @module
  */
 import { canonicalJson } from "./artefact/fingerprint.ts";
-import { factorizationOf, type ResolvedStages } from "./recipe/resolve.ts";
+import { factorizationOf, methodOf, type ResolvedStages } from "./recipe/resolve.ts";
 import type { Factors, LayerJob, StageIO } from "./stream/stage.ts";
 
 /** Most bytes of signs that are kept; what is beyond is made again. */
 const MOST_KEPT_BYTES = 256 * 2 ** 20;
 
-/** Factors by layer and middle dimension. */
+/** Factors by layer, and method and middle dimension. */
 export interface MadeFactors {
   /** Keeps a trial's factors if they are what the run's own factorization gives. */
   readonly offer: StageIO["allocation"]["input"]["offer"];
@@ -23,7 +23,8 @@ export interface MadeFactors {
  * What is kept are packed signs, as large as the artefact's layers.
  */
 export function keepMadeFactors(stages: ResolvedStages): MadeFactors {
-  const kept = new Map<string, Map<number, { readonly seed: number; readonly factors: Factors }>>();
+  const kept = new Map<string, Map<string, { readonly seed: number; readonly factors: Factors }>>();
+  const variant = ({ name, method, rank }: LayerJob) => `${method ?? methodOf(stages, name)} ${rank}`;
   let bytes = 0;
   const wanted = stages.reconstruction.length === 0 && stages.distillation === undefined;
   const text = (options: Readonly<Record<string, unknown>>) => canonicalJson({ ...options, latents: undefined });
@@ -33,16 +34,16 @@ export function keepMadeFactors(stages: ResolvedStages): MadeFactors {
       const own = factorizationOf(stages, job);
       const same = own.stage.name === stage.name && own.stage.version === stage.version &&
         text(own.options) === text(options);
-      const size = job.rank * (job.rows + job.cols) / 8;
+      const size = own.stores(job).packedBytes;
       if (!same || bytes + size > MOST_KEPT_BYTES) return;
       bytes += size;
-      const ranks = kept.get(job.name) ?? new Map();
-      kept.set(job.name, ranks.set(job.rank, { seed: job.seed, factors }));
+      const variants = kept.get(job.name) ?? new Map();
+      kept.set(job.name, variants.set(variant(job), { seed: job.seed, factors }));
     },
-    take({ name, rank, seed }) {
-      const found = kept.get(name)?.get(rank);
-      kept.delete(name);
-      return found?.seed === seed ? found.factors : undefined;
+    take(job) {
+      const found = kept.get(job.name)?.get(variant(job));
+      kept.delete(job.name);
+      return found?.seed === job.seed ? found.factors : undefined;
     },
   };
 }

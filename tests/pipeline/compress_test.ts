@@ -15,6 +15,7 @@ import type { CommitStep } from "../../pipeline/artefact/writer.ts";
 import { compress } from "../../pipeline/compress.ts";
 import { type CompressOptions, startRun } from "../../pipeline/start_run.ts";
 import { openCheckpoint } from "../../pipeline/checkpoint/open.ts";
+import { planArtefact } from "../../pipeline/plan_recipe.ts";
 import { parseRecipe } from "../../pipeline/recipe/parse.ts";
 import type { RecipeInput } from "../../pipeline/recipe/schema.ts";
 import type { DbfEvent } from "../../pipeline/stream/events.ts";
@@ -232,6 +233,35 @@ Deno.test("compress() takes over what the allocation made with equal options, to
   const [reusing, anew] = results;
   assert(reusing.made > 0 && reusing.made < 7, `${reusing.made} taken over`);
   assertEquals(anew, { made: 0, hashes: reusing.hashes });
+});
+
+Deno.test("compress() makes layers by the candidates that the allocation chose, within the size", async () => {
+  await using runtime = await openRuntime({ threads: 1 });
+  await withFolder(async (out) => {
+    const size = 1_490_000;
+    const report = await compress({
+      model: MODEL,
+      out,
+      size,
+      dtype: "f16",
+      blocks: [0, 0],
+      keep: ["mlp"],
+      stages: {
+        allocation: { use: "measured", options: { iterations: 1, ratios: [0.25, 0.5] } },
+        factorization: { use: "dbf-admm", options: { effort: "fast", iterations: 1, sweeps: 0 } },
+      },
+      candidates: { int8: { use: "round-to-nearest", options: { bits: 8 } } },
+    }, { runtime });
+    const kinds = new Set(report.layers.map(({ kind }) => kind));
+    assert(kinds.has("nbits"), [...kinds].join());
+    for (const { kind, rank, reason } of report.layers) {
+      assertEquals([rank === 0, reason.startsWith("int8: loss")], [kind === "nbits", kind === "nbits"]);
+    }
+    let bytes = 0;
+    for (const name of ["model.onnx", "model.onnx.data"]) bytes += (await Deno.stat(`${report.exported}/${name}`)).size;
+    assertLessOrEqual(bytes, size);
+    assertEquals((await planArtefact(out)).layers.map(({ kind }) => kind), report.layers.map(({ kind }) => kind));
+  });
 });
 
 Deno.test("compress() runs reconstruction by block and distillation over the model, resumably, as next generations", () =>
