@@ -4,7 +4,7 @@
  * @module
  */
 import type { Graph, Value } from "../graph/types.ts";
-import { concat, reshape, split } from "../graph/ops.ts";
+import { reshape, split } from "../graph/ops.ts";
 
 /** One tensor inside a flat vector. */
 export interface Segment {
@@ -23,23 +23,30 @@ export function flatLength(segments: readonly Segment[]): number {
 }
 
 /**
+ * Width of the rows in which pieces of these sizes can be cut, and joined by the gradient: ONNX Runtime's CUDA kernels for unequal pieces copy
+ * a table with an entry for every index of the axis, 28 MB and 2 ms for the signs of a small block as one axis.
+ */
+function rowWidth(sizes: readonly number[]): number {
+  return Math.max(
+    1,
+    sizes.reduce((a, b) => {
+      while (b > 0) [a, b] = [b, a % b];
+      return a;
+    }, 0),
+  );
+}
+
+/**
  * Cuts a flat vector into its tensors, in a graph.
  *
  * @param flat `(flatLength(segments),)`.
  * @returns Values by segment name, each of its segment's shape.
  */
 export function unflatten(g: Graph, flat: Value, segments: readonly Segment[]): Map<string, Value> {
-  const pieces = segments.length === 1 ? [flat] : split(g, flat, 0, segments.map(({ shape }) => elementsOf(shape)));
-  return new Map(segments.map(({ name, shape }, index) => [
-    name,
-    shape.length === 1 ? pieces[index] : reshape(g, pieces[index], shape),
-  ]));
-}
-
-/** Joins values of any shapes into one flat vector, in a graph. */
-export function flatten(g: Graph, values: readonly Value[]): Value {
-  const vectors = values.map((value) => value.shape.length === 1 ? value : reshape(g, value, [-1]));
-  return vectors.length === 1 ? vectors[0] : concat(g, vectors, 0);
+  if (segments.length === 1) return new Map([[segments[0].name, reshape(g, flat, segments[0].shape)]]);
+  const sizes = segments.map(({ shape }) => elementsOf(shape)), width = rowWidth(sizes);
+  const pieces = split(g, reshape(g, flat, [-1, width]), 0, sizes.map((size) => size / width));
+  return new Map(segments.map(({ name, shape }, index) => [name, reshape(g, pieces[index], shape)]));
 }
 
 /**
