@@ -2,133 +2,152 @@
  * `deno task bench quality`: perplexity and KL divergence of the bundled model after calibrated compression, through the
  * same path as users take: compress, export, evaluate the exported ONNX.
  *
- * Held-out text is only reported: hyperparameters were chosen on a part of the calibration text.
+ *   deno task bench quality --bits 1,1.5,2 --effort balanced,best --peer-python PYTHON
+ *   deno task bench quality --bits 1 --ablation --sequences 256 --retune-tokens 65536 --distil-tokens 262144
+ *
+ * Held-out text is only reported: hyperparameters were chosen on a part of the calibration text. Finished rows are kept in
+ * `--cache`, and an interrupted row resumes, so pieces of the table can be made one after the other.
  *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { openRuntime } from "../kernels/runtime/open.ts";
-import type { Runtime } from "../kernels/runtime/types.ts";
+import { sha256 } from "../pipeline/artefact/durable.ts";
 import { encodeText, readText } from "../pipeline/calibrate/text.ts";
 import { evaluate } from "../pipeline/evaluate/evaluate.ts";
 import { openModel } from "../pipeline/evaluate/open_model.ts";
 import type { RecipeInput } from "../pipeline/recipe/schema.ts";
+import { builtinStages } from "../plugins/mod.ts";
+import { keptResult } from "./kept_results.ts";
+import { peerRow, type QualityRow, renderQuality } from "./quality_rows.ts";
 import { runQuality } from "./quality_run.ts";
 
 const MODEL = "tests/fixtures/tiny-llama";
 const CONTEXT = 256;
 /** Scored tokens of the held-out text, as all figures for this model. */
 const EVALUATION_TOKENS = 50_000;
+const EFFORTS = ["fast", "balanced", "best"] as const;
 
-/** What other recipes reach on this model and text, at bits per weight: PyTorch, 256 windows of 256 tokens. */
-const PUBLISHED: readonly { readonly recipe: string; readonly perplexity: Readonly<Record<string, number>> }[] = [
-  { recipe: "reference recipe (PyTorch)", perplexity: { "1": 188.7 } },
-  { recipe: "prototype of ours (PyTorch)", perplexity: { "1": 31.5, "1.5": 26.8, "2": 24.0 } },
-];
-
-/** Steps switched off, for the ablation. */
-const ABLATIONS: Readonly<Record<string, RecipeInput["stages"]>> = {
-  "all steps": {},
-  "no distillation": { distillation: "none" },
-  "no dense retuning": { reconstruction: [] },
-  "neither": { reconstruction: [], distillation: "none" },
-  "signs tuned in blocks too": { reconstruction: [{ use: "block-tuning", options: { signEpochs: 2 } }] },
-  "activation importance": { importance: "activation" },
-  "no importance": { importance: "none" },
-  "error compensation, no training": { reconstruction: ["error-compensation"], distillation: "none" },
-  "error compensation and distillation": { reconstruction: ["error-compensation"] },
-};
-
-/** One line of the table. */
-interface Row {
-  readonly recipe: string;
-  readonly bits: number;
-  readonly perplexity: number;
-  readonly standardError?: number;
-  readonly kl?: number;
-  readonly sameTop1?: number;
-  readonly seconds?: number;
-  readonly peakBytes?: number;
-  /** Training loss of the distillation at every tenth of its steps, nats a token. */
-  readonly curve?: readonly number[];
+/** Lengths that replace those of the preset. */
+interface Lengths {
+  readonly retuneTokens?: number;
+  readonly distilTokens?: number;
 }
 
-/** Compresses with a recipe and evaluates what was exported; nothing of it is kept. */
-async function measure(
-  runtime: Runtime,
-  recipe: string,
-  input: Omit<RecipeInput, "model" | "out">,
-  flags: { readonly model: string; readonly heldOut: Int32Array; readonly context: number },
-): Promise<Row> {
-  const out = await Deno.makeTempDir({ prefix: "dbf-quality-" });
-  try {
-    const { model, context, heldOut } = flags;
-    const run = await runQuality(runtime, input, { model, out, context, texts: { heldOut }, label: recipe });
-    const { perplexity, perplexityStderr: standardError, kl, sameTop1 } = run.texts.heldOut;
-    const { bits, seconds, peakBytes, curve } = run;
-    return { recipe, bits, perplexity, standardError, kl, sameTop1, seconds, peakBytes, curve };
-  } finally {
-    await Deno.remove(out, { recursive: true });
-  }
+type Stages = NonNullable<RecipeInput["stages"]>;
+
+/** All steps of a calibrated compression. */
+function allSteps({ retuneTokens, distilTokens }: Lengths): Stages {
+  const length = <T>(name: string, tokens: T | undefined) => tokens === undefined ? {} : { [name]: tokens };
+  return {
+    importance: "fisher-diagonal",
+    reconstruction: [{ use: "block-tuning", options: length("retuneTokens", retuneTokens) }],
+    distillation: { use: "logits", options: length("tokens", distilTokens) },
+  };
 }
 
-function render(rows: readonly Row[]): string {
-  const number = (value: number | undefined, digits: number) => value === undefined ? "–" : value.toFixed(digits);
-  const lines = rows.map((row) =>
-    `| ${row.recipe} | ${number(row.bits, 2)} | ${number(row.perplexity, 2)} | ${number(row.kl, 4)} | ` +
-    `${row.sameTop1 === undefined ? "–" : `${(100 * row.sameTop1).toFixed(1)} %`} | ${number(row.seconds, 0)} | ` +
-    `${row.peakBytes === undefined ? "–" : (row.peakBytes / 2 ** 20).toFixed(0)} |`
-  );
-  return [
-    "| recipe | bits | perplexity | KL | same top-1 | seconds | peak RSS (MiB) |",
-    "|---|---:|---:|---:|---:|---:|---:|",
-    ...lines,
-  ].join("\n");
+/** Each step on and off. */
+function ablations(lengths: Lengths): Readonly<Record<string, Stages>> {
+  const { retuneTokens } = lengths;
+  const tuning = (options: Record<string, unknown>) => ({
+    reconstruction: [{
+      use: "block-tuning",
+      options: { ...(retuneTokens === undefined ? {} : { retuneTokens }), ...options },
+    }],
+  });
+  return {
+    "all steps": {},
+    "no importance": { importance: "none" },
+    "activation importance": { importance: "activation" },
+    "no dense retuning": { reconstruction: [] },
+    "error compensation instead of retuning": { reconstruction: ["error-compensation"] },
+    "signs tuned in blocks too": tuning({ signEpochs: 2 }),
+    "no distillation": { distillation: "none" },
+    "signs tuned in blocks, no distillation": { ...tuning({ signEpochs: 2 }), distillation: "none" },
+    "error compensation only, no gradients": {
+      importance: "activation",
+      reconstruction: ["error-compensation"],
+      distillation: "none",
+    },
+    "factorization only": { importance: "none", reconstruction: [], distillation: "none" },
+  };
 }
 
 /** Runs the bench. */
 export async function main(args: readonly string[]): Promise<void> {
   const flags = parseArgs([...args], {
-    string: ["bits", "effort", "model", "calibration", "heldout", "context", "sequences", "provider", "tokens"],
+    string: [
+      ...["bits", "effort", "model", "calibration", "heldout", "context", "sequences", "provider", "tokens", "threads"],
+      ...["cache", "retune-tokens", "distil-tokens", "generated", "peer-python"],
+    ],
     boolean: ["json", "ablation"],
   });
-  const { bits: budgets = "1,1.5,2", effort = "balanced", model: source = MODEL } = flags;
-  const context = Number(flags.context ?? CONTEXT);
-  await using runtime = await openRuntime({ provider: (flags.provider ?? "cpu") as "cpu" | "cuda" });
+  const number = (text: string | undefined) => text === undefined ? undefined : Number(text);
+  const { bits: budgets = "1,1.5,2", model: source = MODEL, cache = ".cache/bench-quality" } = flags;
+  const calibration = flags.calibration ?? `${MODEL}/calibration.txt`,
+    heldOut = flags.heldout ?? `${MODEL}/heldout.txt`;
+  const efforts = (flags.effort ?? "balanced").split(",").map((name: string) => {
+    const effort = EFFORTS.find((each) => each === name);
+    if (effort === undefined) throw new TypeError(`Cannot use --effort ${name}: it is one of ${EFFORTS}`);
+    return effort;
+  });
+  const context = number(flags.context) ?? CONTEXT, limit = number(flags.tokens) ?? EVALUATION_TOKENS;
+  const threads = number(flags.threads), generated = number(flags.generated);
+  const lengths = { retuneTokens: number(flags["retune-tokens"]), distilTokens: number(flags["distil-tokens"]) };
+  await using runtime = await openRuntime({
+    provider: (flags.provider ?? "cpu") as "cpu" | "cuda" | "webgpu",
+    threads,
+  });
   await using full = await openModel(source, runtime);
-  const text = await readText(flags.heldout ?? `${MODEL}/heldout.txt`);
-  const heldOut = encodeText(text, await full.tokenizer(), Number(flags.tokens ?? EVALUATION_TOKENS));
-  const exact = await evaluate(full, heldOut, { context });
-  const rows: Row[] = [{ recipe: "full precision", bits: 32, perplexity: exact.perplexity }];
-  const stages = {
-    importance: "fisher-diagonal",
-    reconstruction: ["block-tuning"],
-    distillation: "logits",
-  } satisfies RecipeInput["stages"];
-  const options = { model: source, heldOut, context };
+  const texts = { "held out": encodeText(await readText(heldOut), await full.tokenizer(), limit) };
+  const data = [source, sha256(await readText(calibration)), sha256(new Uint8Array(texts["held out"].buffer)), context];
+  const versions = builtinStages.map(({ name, version }) => `${name} ${version}`);
+  const exact = await keptResult(cache, { exact: data }, async () => {
+    const { perplexity } = await evaluate(full, texts["held out"], { context });
+    return { perplexity };
+  });
+  const rows: QualityRow[] = [{ recipe: "full precision", bits: 32, ...exact }];
+  const show = (row: QualityRow) => {
+    rows.push(row);
+    console.error(renderQuality([row]));
+  };
   for (const bits of budgets.split(",").map(Number)) {
-    for (const { recipe, perplexity } of PUBLISHED) {
-      const known = perplexity[String(bits)];
-      if (known !== undefined && source === MODEL) rows.push({ recipe, bits, perplexity: known });
+    const peer = flags["peer-python"];
+    if (peer !== undefined) {
+      const options = { python: peer, model: source, calibration, heldOut, bits, context, tokens: limit, threads };
+      show(await keptResult(cache, { peer: { ...options, python: "", threads: 0 }, data }, () => peerRow(options)));
     }
-    const variants = flags.ablation ? Object.entries(ABLATIONS) : [[effort, {}] as const];
-    for (const [name, change] of variants) {
-      const input = {
+    const variants = efforts.flatMap((effort: typeof EFFORTS[number]) =>
+      flags.ablation
+        ? Object.entries(ablations(lengths)).map(([name, stages]) => ({ effort, name, stages }))
+        : [{ effort, name: `dbf, ${effort}`, stages: {} }]
+    );
+    for (const { effort, name, stages } of variants) {
+      const input: Omit<RecipeInput, "model" | "out"> = {
         bits,
-        effort: effort as "fast" | "balanced" | "best",
+        effort,
         provider: runtime.provider,
-        stages: { ...stages, ...change },
+        threads,
+        stages: { ...allSteps(lengths), ...stages },
         calibration: {
-          source: flags.calibration ?? `${MODEL}/calibration.txt`,
+          source: calibration,
           length: context,
-          sequences: Number(flags.sequences ?? 4096),
+          sequences: number(flags.sequences) ?? 1_000_000,
+          ...(generated === undefined ? {} : { generated }),
         },
       };
-      rows.push(await measure(runtime, name, input, options));
-      console.error(render(rows.slice(-1)));
+      const key = { input: { ...input, threads: 0 }, data, versions, onnxruntime: runtime.version };
+      const run = await keptResult(
+        cache,
+        key,
+        (out) => runQuality(runtime, input, { model: source, out, texts, context, label: `${name} ${bits} bits` }),
+      );
+      const { perplexity, perplexityStderr, kl, sameTop1 } = run.texts["held out"];
+      const { seconds, peakBytes, curve } = run;
+      show({ recipe: name, bits: run.bits, perplexity, perplexityStderr, kl, sameTop1, seconds, peakBytes, curve });
     }
   }
-  console.log(flags.json ? JSON.stringify(rows, null, 2) : render(rows));
+  console.log(flags.json ? JSON.stringify(rows, null, 2) : renderQuality(rows));
 }
 
 if (import.meta.main) await main(Deno.args);

@@ -7,7 +7,7 @@
 import type { BlockDescription, LinearDescription, ModelDescription } from "../model/types.ts";
 import { differentiate } from "../graph/differentiate.ts";
 import { createGraph } from "../graph/graph.ts";
-import { add, gemm, mul, reduceMean, reduceSum, reshape, sub } from "../graph/ops.ts";
+import { add, div, gemm, mul, reduceMean, reduceSum, reshape, sub } from "../graph/ops.ts";
 import type { Graph, Value } from "../graph/types.ts";
 import { blockForward } from "./block_forward.ts";
 import { clipTokens } from "./clip_tokens.ts";
@@ -16,6 +16,9 @@ import type { FactorsShape } from "./layer_kind.ts";
 import { LAYER_KINDS } from "./layer_kinds.ts";
 import { flatLength, type Segment, unflatten } from "./parameters.ts";
 
+/** Keeps the error of a token of zeros finite. */
+const LEAST_SQUARE = 1e-12;
+
 /** How a graph treats one linear: a dense weight fed as it is, one in the trained vector `dense`, or a factorized one in `latents` and `scales`. */
 export type LinearTreatment = "frozen" | "trained" | FactorsShape;
 
@@ -23,7 +26,7 @@ export type LinearTreatment = "frozen" | "trained" | FactorsShape;
 export type BlockGraphKind =
   /** `y` of `x`. */
   | "forward"
-  /** `loss` = mean(weights ⊙ (y − target)²) and the gradients of everything trained. */
+  /** `loss` = mean(weights ⊙ (y − target)²), see {@linkcode BlockGraphOptions.relative}, and the gradients of everything trained. */
   | "tune"
   /** Gradients of everything trained and `x_gradient`, given `gradient` at `y`. */
   | "backward"
@@ -44,6 +47,11 @@ export interface BlockGraphOptions {
   readonly linears: ReadonlyMap<string, LinearTreatment>;
   /** Tokens of a window whose norm is above this quantile of the window are scaled down to it in statistics. Default 1. */
   readonly clipQuantile?: number;
+  /**
+   * Divide each token's squared error by the mean square of its target, as the next norm will: otherwise tokens with massive
+   * activations (Sun et al., arXiv 2402.17762) are all that a tuning sees. Default false.
+   */
+  readonly relative?: boolean;
 }
 
 /** Segments of the three trained vectors of a block. */
@@ -123,7 +131,9 @@ export function buildBlockGraph(model: ModelDescription, block: BlockDescription
     const target = g.input("target", "float32", [batch, tokens, model.hiddenSize]);
     const weights = g.input("weights", "float32", [model.hiddenSize]);
     const difference = sub(g, y, target);
-    const loss = reduceMean(g, mul(g, mul(g, difference, difference), weights), [0, 1, 2], false);
+    const weighted = mul(g, mul(g, difference, difference), weights);
+    const size = () => add(g, reduceMean(g, mul(g, target, target), [2], true), LEAST_SQUARE);
+    const loss = reduceMean(g, options.relative ? div(g, weighted, size()) : weighted, [0, 1, 2], false);
     g.output("loss", loss);
     const gradients = differentiate(g, loss, trained.map(({ flat }) => flat));
     trained.forEach(({ name }, index) => g.output(`${name}_gradient`, gradients[index]));
@@ -156,6 +166,6 @@ export function blockGraphKey(block: BlockDescription, options: BlockGraphOption
     linears.map(({ role, rows, cols, bias }) => [role, rows, cols, bias !== undefined, options.linears.get(role)]),
     Object.keys(norms).filter((place) => norms[place as keyof typeof norms] !== undefined).sort(),
     [qkNormScope, rope, slidingWindow],
-    [options.kind, options.batch, options.tokens, options.clipQuantile],
+    [options.kind, options.batch, options.tokens, options.clipQuantile, options.relative],
   ]);
 }

@@ -28,6 +28,8 @@ export interface ReconstructionOptions {
   readonly batchTokens: number;
   /** Keep latents for a later distillation. */
   readonly latents: boolean;
+  /** Errors relative to the size of each token, see `BlockGraphOptions.relative`. */
+  readonly relative: boolean;
 }
 
 /** A block under reconstruction. */
@@ -64,7 +66,8 @@ export async function retune(
     roles.includes(role) ? "trained" : "frozen",
   ]));
   const { dense: segments } = blockLayout(block, linears);
-  const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears } as const;
+  const { relative } = options;
+  const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears, relative } as const;
   const vector = trainedVector(engine.runtime, joinSegments(segments, weights), Float32Array.of(options.retuneRate));
   const { last } = await tuneBlock({
     ...run,
@@ -89,7 +92,8 @@ export async function tuneSigns(
 ): Promise<Map<string, Factors>> {
   const { engine, block, options, inputs } = run;
   const linears = treatments(block, factors);
-  const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears } as const;
+  const { relative } = options;
+  const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears, relative } as const;
   const vectors = factorVectors(engine.runtime, block, factors, { signs: options.signRate, scales: options.scaleRate });
   const fixed = fixedFeeds(engine.runtime, block, factors);
   await tuneBlock({

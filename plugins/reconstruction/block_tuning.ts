@@ -29,6 +29,8 @@ const options = v.strictObject({
   scaleRate: rate(3e-4),
   /** Tokens a step, in whole windows. */
   batchTokens: tokens(2048),
+  /** Count each token's error relative to the size of its target, so that tokens with massive activations are not all that counts. */
+  relative: v.optional(v.boolean(), true),
   /** Keep the continuous latents for a distillation. */
   latents: v.optional(v.boolean(), true),
 });

@@ -39,7 +39,7 @@ export const errorCompensationStage: Stage<"reconstruction", typeof options> = d
   run: (input, { strength, ridge, batchTokens, latents }, context) =>
     reconstructBlock(
       input,
-      { retune: NONE, retuneRate: 1, signs: NONE, signRate: 1, scaleRate: 1, batchTokens, latents },
+      { retune: NONE, retuneRate: 1, signs: NONE, signRate: 1, scaleRate: 1, batchTokens, latents, relative: true },
       context,
       "error-compensation",
       (engine, block) => {
