@@ -8,11 +8,13 @@ import { openRuntime } from "../kernels/runtime/open.ts";
 import type { Runtime } from "../kernels/runtime/types.ts";
 import { builtinStages } from "../plugins/mod.ts";
 import { contentHash } from "./artefact/content_hash.ts";
+import type { Fingerprint } from "./artefact/fingerprint.ts";
 import { type ArtefactWriter, type CommitStep, openArtefactWriter } from "./artefact/writer.ts";
 import { residentChains } from "./calibrate/resident_chains.ts";
 import { openCheckpoint } from "./checkpoint/open.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import { allocate, type AllocationTask, allocationTask, identityOf } from "./compress_allocation.ts";
+import { cachedImportance } from "./compress_cache.ts";
 import { loadCalibration } from "./compress_calibration.ts";
 import { makeFingerprint } from "./compress_fingerprint.ts";
 import { decodeImportance, encodeImportance } from "./compress_state.ts";
@@ -118,7 +120,7 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
   await checkSources(checkpoint, writer, signal);
 
   const step: ModelStep = { checkpoint, chosen, stages, lease, context };
-  const importance = await scoreLayers({ ...step, calibration, writer });
+  const importance = await scoreLayers({ ...step, calibration, writer, fingerprint, cache: recipe.cache });
   const made = keepMadeFactors(stages);
   const ranks = await allocate({
     ...step,
@@ -221,18 +223,25 @@ function largest(layers: readonly LayerShape[]): LayerShape & { readonly rank: n
 }
 
 async function scoreLayers(
-  step: ModelStep & { readonly calibration: readonly Int32Array[]; readonly writer: ArtefactWriter },
+  step: ModelStep & {
+    readonly calibration: readonly Int32Array[];
+    readonly writer: ArtefactWriter;
+    readonly fingerprint: Fingerprint;
+    readonly cache: string | undefined;
+  },
 ): Promise<ReadonlyMap<string, LayerImportance>> {
   const { chosen: { layers, model }, stages: { importance }, checkpoint, calibration, writer, context } = step;
   const saved = await writer.loadState("importance");
   if (saved !== undefined) return decodeImportance(saved);
   if (layers.length === 0) return new Map();
-  const scores = await runModelStage(
-    importance.stage.name,
-    importance.estimate(largest(layers)).peakBytes,
-    step,
-    () => importance.run({ checkpoint, model, layers, calibration }, context),
-  );
+  const compute = () =>
+    runModelStage(
+      importance.stage.name,
+      importance.estimate(largest(layers)).peakBytes,
+      step,
+      () => importance.run({ checkpoint, model, layers, calibration }, context),
+    );
+  const scores = await cachedImportance(step.cache, step, compute);
   for (const { name, rows, cols } of layers) {
     const score = scores.get(name);
     if (score === undefined) continue;

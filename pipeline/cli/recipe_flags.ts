@@ -40,6 +40,7 @@ export const RECIPE_FLAGS: FlagTable = {
   parallel: { kind: "integer", min: 1, help: "layers in flight at once (default 1)" },
   seed: { kind: "integer", min: 0, help: "seed of everything random (default 0)" },
   ...COMPUTE_FLAGS,
+  cache: { kind: "text", value: "DIR", help: "keep importance here for other runs on the same checkpoint and text" },
   ...PLUGIN_FLAGS,
   recipe: { kind: "text", value: "FILE", help: "JSON with the same fields as these flags; flags win" },
   set: {
@@ -75,7 +76,7 @@ export async function recipeFromFlags(places: RecipePlaces, flags: FlagValues): 
   if (flags.has("bits")) delete recipe.size;
   if (flags.has("size")) delete recipe.bits;
   for (const field of ["bits", "size", "threads", "memory", "parallel", "seed"]) put(field, flags.number(field));
-  for (const field of ["dtype", "provider", "effort"]) put(field, flags.text(field));
+  for (const field of ["dtype", "provider", "effort", "cache"]) put(field, flags.text(field));
   if (flags.has("keep")) recipe.keep = flags.list("keep");
   if (flags.has("plugin")) recipe.plugins = flags.list("plugin");
   if (flags.on("plugin-sandbox")) recipe.pluginSandbox = true;

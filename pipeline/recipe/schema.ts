@@ -97,6 +97,7 @@ const RecipeObject = v.strictObject({
   seed: v.optional(v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(0)), 0),
   effort: v.optional(v.picklist(["fast", "balanced", "best"]), "balanced"),
   calibration: v.optional(Calibration),
+  cache: v.optional(v.pipe(v.string(), v.nonEmpty())),
 });
 
 /** Names of a recipe's fields. */
@@ -157,6 +158,7 @@ export interface RecipeInput {
     readonly generated?: number;
     readonly length?: number;
   };
+  readonly cache?: string;
 }
 
 /** A recipe with its defaults. */
@@ -215,4 +217,6 @@ export interface Recipe {
     readonly generated: number;
     readonly length: number;
   };
+  /** Directory where runs on one checkpoint and text leave importance for each other; it never changes results. */
+  readonly cache?: string;
 }

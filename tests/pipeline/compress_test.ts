@@ -341,3 +341,40 @@ Deno.test("compress() runs reconstruction by block and distillation over the mod
     assertEquals([entry.generation, factors.a[0], factors.mid[0]], [1, 2, 0.125]);
     assertEquals(artefact.entries.get("model.layers.1.mlp.up_proj.weight")?.generation, 0);
   }));
+
+Deno.test("compress() takes importance over from the cache at other bits, and not for another text", () =>
+  withFolder(async (out) => {
+    let runs = 0;
+    const counted = defineStage({
+      kind: "importance",
+      scope: "model",
+      name: "counted",
+      version: "1.0.0",
+      description: "Ones; counts its runs.",
+      options: v.strictObject({}),
+      estimate: () => ({ peakBytes: 0 }),
+      run({ layers }) {
+        runs++;
+        const ones = (length: number) => new Float32Array(length).fill(1);
+        return Promise.resolve(
+          new Map(layers.map(({ name, rows, cols }) => [name, { input: ones(cols), output: ones(rows) }])),
+        );
+      },
+    });
+    const cache = `${out}-cache`;
+    const notices: string[] = [];
+    const go = (directory: string, bits: number, sequences: number) =>
+      run(directory, {
+        bits,
+        cache,
+        stages: { importance: "counted" },
+        calibration: { source: `${MODEL}/calibration.txt`, sequences, length: 16 },
+      }, { plugins: [counted], onEvent: (event) => event.type === "notice" && notices.push(event.message) });
+    await go(`${out}-1`, 1, 4);
+    assertEquals([runs, notices.length], [1, 0]);
+    await go(`${out}-2`, 2, 4);
+    assertEquals([runs, notices.length], [1, 1]);
+    assertStringIncludes(notices[0], cache);
+    await go(`${out}-3`, 1, 5);
+    assertEquals(runs, 2);
+  }));
