@@ -34,7 +34,7 @@ export const sequential: Stage<"reconstruction", typeof options> = defineStage({
   run: (input, { batchTokens, latents }, context) =>
     reconstructBlock(
       input,
-      { retune: NONE, retuneRate: 1, signs: NONE, signRate: 1, scaleRate: 1, batchTokens, latents },
+      { retune: NONE, retuneRate: 1, signs: NONE, signRate: 1, scaleRate: 1, batchTokens, latents, relative: true },
       context,
       "sequential",
     ),
