@@ -13,6 +13,8 @@ export interface SelfTextOptions {
   readonly count: number;
   /** Tokens a window. */
   readonly length: number;
+  /** Windows of a text of that length: each window then continues a piece of it, a quarter as long. Default: none. */
+  readonly text?: readonly Int32Array[];
   readonly seed: number;
   /** Windows generated together. Default 32. */
   readonly batch?: number;
@@ -20,30 +22,45 @@ export interface SelfTextOptions {
   readonly progress?: (done: number, total: number) => void;
 }
 
+/** Share of a window that comes from the text which it continues. */
+const PROMPT_SHARE = 1 / 4;
+
 /**
- * Samples windows from a model at temperature 1, each from a first token drawn uniformly from the vocabulary, so that they
- * differ (Liu et al., LLM-QAT, arXiv 2305.17888); end-of-sequence tokens do not end a window. The whole model is in use
- * meanwhile, as in any generation.
+ * Samples windows from a model at temperature 1, so that their tokens are what the model thinks comes next (Liu et al.,
+ * LLM-QAT, arXiv 2305.17888): continuations of pieces of a text, which stay near its subjects, or else from a first token
+ * drawn uniformly from the vocabulary. End-of-sequence tokens do not end a window. The whole model is in use meanwhile, as in
+ * any generation.
  *
  * @returns `count` windows of `length` token ids; the same for the same seed.
  * @throws {RangeError} when the windows do not fit the model's context.
  */
 export async function selfText(model: LanguageModel, options: SelfTextOptions): Promise<Int32Array[]> {
-  const { count, length, seed, batch = 32, signal } = options;
+  const { count, length, seed, text = [], batch = 32, signal } = options;
   const random = seededRandom(seed);
+  const below = (bound: number) => Math.floor(random() * bound);
+  const prompt = (): number[] => {
+    if (text.length === 0) return [below(model.vocabularySize)];
+    const window = text[below(text.length)], size = Math.max(1, Math.floor(length * PROMPT_SHARE));
+    const start = below(window.length - size + 1);
+    return [...window.subarray(start, start + size)];
+  };
   const windows: Int32Array[] = [];
   while (windows.length < count) {
-    const size = Math.min(batch, count - windows.length);
-    const prompts = Array.from({ length: size }, () => [Math.floor(random() * model.vocabularySize)]);
-    const made = prompts.map(([first]) => Int32Array.of(first, ...new Int32Array(length - 1)));
+    const prompts = Array.from({ length: Math.min(batch, count - windows.length) }, prompt);
+    const given = prompts[0].length;
+    const made = prompts.map((tokens) => {
+      const window = new Int32Array(length);
+      window.set(tokens);
+      return window;
+    });
     const settings = {
       temperature: 1,
-      maxTokens: length - 1,
+      maxTokens: length - given,
       ignoreEos: true,
       seed: (seed + windows.length) >>> 0,
       signal,
     };
-    let at = 1;
+    let at = given;
     for await (const tokens of generateBatch(model, prompts, settings)) {
       tokens.forEach((token, index) => made[index][at] = token!);
       at++;

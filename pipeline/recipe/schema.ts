@@ -65,8 +65,8 @@ const Calibration = v.strictObject({
   source: v.pipe(v.string(), v.nonEmpty()),
   /** Windows. */
   sequences: v.optional(Count, 128),
-  /** Windows of the model's own text beside these. */
-  generated: v.optional(v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(0)), 0),
+  /** Windows of the model's own text beside these, which continue pieces of the text. Default 0; with the effort `best` twice as many as the text has. */
+  generated: v.optional(v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(0))),
   /** Tokens a window. */
   length: v.optional(Count, 512),
 });
@@ -209,12 +209,12 @@ export interface Recipe {
   readonly effort: "fast" | "balanced" | "best";
   /**
    * Samples that calibrated stages see: `sequences` windows of `length` tokens from the file `source` (`"self"`: the
-   * model's own text), and `generated` more of the model's own text.
+   * model's own text), and `generated` more of the model's own text (with the effort `best` twice as many where absent).
    */
   readonly calibration?: {
     readonly source: string;
     readonly sequences: number;
-    readonly generated: number;
+    readonly generated?: number;
     readonly length: number;
   };
   /** Directory where runs on one checkpoint and text leave importance for each other; it never changes results. */

@@ -31,8 +31,8 @@ const options = v.strictObject({
 /** Default of `residentBytes` by provider. */
 const RESIDENT_BYTES = { cpu: 2 ** 30, cuda: 2 ** 33, webgpu: 2 ** 32 } as const;
 
-/** Training tokens by effort: 128, 512 and 2048 steps. */
-const TOKENS = { fast: 2 ** 17, balanced: 2 ** 19, best: 2 ** 21 } as const;
+/** Training tokens by effort: 128, 512 and 1536 steps. */
+const TOKENS = { fast: 2 ** 17, balanced: 2 ** 19, best: 3 * 2 ** 19 } as const;
 
 /**
  * Trains signs and scales of the whole compressed model by KL divergence of its next-token distribution from the

@@ -12,4 +12,13 @@ Deno.test("selfText() gives whole windows of the model's own text, the same for 
   assert(windows.every((window) => window.every((token) => token >= 0 && token < model.vocabularySize)));
   assertEquals(await selfText(model, options), windows);
   assertNotEquals(await selfText(model, { ...options, seed: 6 }), windows);
+
+  const text = [Int32Array.from({ length: 24 }, (_, at) => 100 + at)];
+  for (const window of await selfText(model, { ...options, text })) {
+    const [first] = window;
+    assert(first >= 100 && first <= 118);
+    // a quarter is the text's, the rest the model's
+    assertEquals(window.subarray(0, 6), Int32Array.from({ length: 6 }, (_, at) => first + at));
+    assertNotEquals(window.subarray(6), Int32Array.from({ length: 18 }, (_, at) => first + 6 + at));
+  }
 });
