@@ -17,8 +17,22 @@ const MODEL = new URL("../tests/fixtures/architectures/llama", import.meta.url).
 const PROGRAM = new URL("../mod.ts", import.meta.url).pathname;
 
 /** Phases in the order of a run; each is journalled in its own way. */
-const PHASES = ["importance", "tuning", "commit", "distillation", "commit distilled", "copy", "export"] as const;
+const PHASES = [
+  "importance",
+  "allocation",
+  "tuning",
+  "commit",
+  "distillation",
+  "commit distilled",
+  "copy",
+  "export",
+] as const;
 type Phase = typeof PHASES[number];
+
+/** Longest wait between an event and the kill. */
+const DELAY_MS = 40;
+/** The same for the allocation, which is done and kept in milliseconds. */
+const ALLOCATION_MS = 4;
 
 interface ProgressEvent {
   readonly type: string;
@@ -31,6 +45,7 @@ function phaseOf({ type, stage = "" }: ProgressEvent, distilled: boolean): Phase
   if (type === "export-progress" || stage === "onnx") return "export";
   if (stage === "copy") return "copy";
   if (stage === "fisher-diagonal") return "importance";
+  if (stage === "uniform") return "allocation";
   if (stage === "logits") return distilled ? undefined : "distillation";
   return stage.startsWith("block-tuning") || stage === "dbf-admm" ? "tuning" : undefined;
 }
@@ -127,7 +142,8 @@ export async function main(args: readonly string[]): Promise<void> {
         const candidates = ahead.filter((phase) => counts.get(phase)! <= rarest + 1);
         const phase = candidates[Math.floor(random() * candidates.length)];
         const skip = Math.floor(random() * 4);
-        const killed = await runOnce(recipe, out, { phase, skip, delayMs: random() * 40 });
+        const delayMs = random() * (phase === "allocation" ? ALLOCATION_MS : DELAY_MS);
+        const killed = await runOnce(recipe, out, { phase, skip: phase === "allocation" ? skip % 2 : skip, delayMs });
         if (killed === undefined) break;
         counts.set(killed, counts.get(killed)! + 1);
         kills++;

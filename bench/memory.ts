@@ -25,33 +25,38 @@ const LARGE: LlamaShape = {
 };
 /** A model that is tuned in minutes on two cores, and whose blocks are large beside an empty process. */
 const SMALL: LlamaShape = {
-  hidden: 1536,
-  intermediate: 4096,
+  hidden: 1024,
+  intermediate: 2816,
   vocabulary: 4096,
-  heads: 12,
-  kvHeads: 4,
+  heads: 8,
+  kvHeads: 2,
   headDim: 128,
-  blocks: 3,
-  filledBlocks: 3,
+  blocks: 2,
+  filledBlocks: 2,
   filledEnds: true,
 };
 const PROGRAM = new URL("../mod.ts", import.meta.url).pathname;
 
-interface Measured {
+/** What a process took. */
+export interface Measured {
   readonly peakRssBytes: number;
   readonly seconds: number;
   readonly stdout: string;
 }
 
 /** One line of the table. */
-interface Row extends Measured {
+export interface Row extends Measured {
   readonly what: string;
   readonly promisedBytes?: number;
   readonly limitBytes?: number;
 }
 
-/** Runs the command line in a process of its own and watches the peak of its resident memory (VmHWM). */
-async function runMeasured(args: readonly string[], limit?: MemoryLimit, limitBytes = 0): Promise<Measured> {
+/**
+ * Runs the command line in a process of its own, under a limit where one is given, and watches the peak of its resident memory (VmHWM).
+ *
+ * @throws {Error} when it fails, or the limit ends it.
+ */
+export async function runMeasured(args: readonly string[], limit?: MemoryLimit, limitBytes = 0): Promise<Measured> {
   const started = performance.now();
   const plain = [Deno.execPath(), "run", "-A", "--no-check", PROGRAM, ...args];
   const [command, ...rest] = limit?.wrap(plain, limitBytes) ?? plain;
@@ -106,8 +111,17 @@ async function measureLarge(root: string, blocks: number): Promise<Row[]> {
   ];
 }
 
-/** Runs both pipelines in processes that may have no more than was promised. */
-async function measureLimited(root: string, limit: MemoryLimit, shape: LlamaShape = SMALL): Promise<Row[]> {
+/**
+ * Runs both pipelines in processes that may have no more than was promised.
+ *
+ * @param more Flags of the calibrated one.
+ */
+export async function measureLimited(
+  root: string,
+  limit: MemoryLimit,
+  shape: LlamaShape = SMALL,
+  more: readonly string[] = [],
+): Promise<Row[]> {
   const model = join(root, "small");
   await writeLlama(model, shape);
   const tokens = join(root, "tokens.json");
@@ -125,11 +139,11 @@ async function measureLimited(root: string, limit: MemoryLimit, shape: LlamaShap
   ];
   const calibrated = [
     ...["--calibration", tokens, "--set", "calibration.sequences=8", "--set", "calibration.length=128"],
-    ...["--set", "reconstruction=block-tuning", "--set", "distillation=logits"],
+    ...["--effort", "fast", "--set", "reconstruction=block-tuning", "--set", "distillation=logits", ...more],
   ];
   const rows: Row[] = [];
-  for (const [what, more] of [["data-free", []], ["calibrated, tuned and distilled", calibrated]] as const) {
-    const flags = [...once, ...more];
+  for (const [what, own] of [["data-free", []], ["calibrated, tuned and distilled", calibrated]] as const) {
+    const flags = [...once, ...own];
     const promisedBytes = await promiseOf(model, flags);
     const limitBytes = limit.nearest(promisedBytes);
     const found = await runMeasured(["compress", model, join(root, what), ...flags, "--json"], limit, limitBytes);
