@@ -35,6 +35,8 @@ const SMALL: LlamaShape = {
   filledBlocks: 2,
   filledEnds: true,
 };
+/** Between two looks at a process; what counts only rises, so that at most the last moment is missed. */
+const WATCH_SECONDS = 0.05;
 const PROGRAM = new URL("../mod.ts", import.meta.url).pathname;
 
 /** What a process took. */
@@ -51,6 +53,16 @@ export interface Row extends Measured {
   readonly limitBytes?: number;
 }
 
+/** The peak of a process's resident memory (VmHWM), once it has ended. A shell looks, as Deno reads no /proc without all permissions. */
+async function watchPeak(pid: number): Promise<number> {
+  const script = `while kill -0 ${pid} 2>/dev/null; do grep VmHWM /proc/${pid}/status; sleep ${WATCH_SECONDS}; done`;
+  const { stdout } = await new Deno.Command("sh", { args: ["-c", script], stderr: "null" }).output();
+  const found = [...new TextDecoder().decode(stdout).matchAll(/VmHWM:\s+(\d+) kB/g)].map(([, kilobytes]) =>
+    Number(kilobytes)
+  );
+  return 1024 * Math.max(0, ...found);
+}
+
 /**
  * Runs the command line in a process of its own, under a limit where one is given, and watches the peak of its resident memory (VmHWM).
  *
@@ -61,22 +73,15 @@ export async function runMeasured(args: readonly string[], limit?: MemoryLimit, 
   const plain = [Deno.execPath(), "run", "-A", "--no-check", PROGRAM, ...args];
   const [command, ...rest] = limit?.wrap(plain, limitBytes) ?? plain;
   const child = new Deno.Command(command, { args: rest, stdout: "piped", stderr: "piped" }).spawn();
-  let peak = 0;
-  const timer = setInterval(() => {
-    try {
-      const match = /VmHWM:\s+(\d+) kB/.exec(Deno.readTextFileSync(`/proc/${child.pid}/status`));
-      if (match) peak = Math.max(peak, Number(match[1]) * 1024);
-    } catch { /* the process has ended */ }
-  }, 20);
+  const watched = watchPeak(child.pid);
   const { success, stdout, stderr, signal } = await child.output();
-  clearInterval(timer);
   if (!success) {
     const text = new TextDecoder().decode(stderr).split("\n").slice(-12).join("\n");
     const why = signal === null ? "" : ` (${signal}: with a limit, that means it needed more than ${gib(limitBytes)})`;
     throw new Error(`Cannot measure "dbf ${args.join(" ")}" as it failed${why}:\n${text}`);
   }
   return {
-    peakRssBytes: peak,
+    peakRssBytes: await watched,
     seconds: (performance.now() - started) / 1000,
     stdout: new TextDecoder().decode(stdout),
   };

@@ -23,42 +23,43 @@ const CGROUP = "/sys/fs/cgroup";
  */
 const UNTOUCHED_BYTES = 1 << 30;
 
+/** Runs a shell script, as Deno touches nothing under /sys without all permissions. */
+async function shell(script: string): Promise<boolean> {
+  const { success } = await new Deno.Command("sh", { args: ["-c", script], stdout: "null", stderr: "null" }).output();
+  return success;
+}
+
 /** A control group of version 1 or 2 whose memory is limited; `undefined` where none can be made. */
 async function cgroupLimit(): Promise<MemoryLimit | undefined> {
   for (
-    const { kind, parent, files } of [
-      { kind: "a cgroup v2", parent: CGROUP, files: ["memory.max", "memory.swap.max"] },
+    const { kind, parent, memory, swap } of [
+      { kind: "a cgroup v2", parent: CGROUP, memory: "memory.max", swap: "memory.swap.max" },
       {
         kind: "a cgroup v1",
         parent: join(CGROUP, "memory"),
-        files: ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"],
+        memory: "memory.limit_in_bytes",
+        swap: "memory.memsw.limit_in_bytes",
       },
     ]
   ) {
     const group = join(parent, `dbf-bench-${Deno.pid}`);
-    try {
-      await Deno.mkdir(group);
-    } catch {
-      continue;
-    }
     // A group without the memory controller has no such file.
-    if (!await Deno.stat(join(group, files[0])).then(() => true, () => false)) {
-      await Deno.remove(group);
-      continue;
-    }
+    if (!await shell(`mkdir ${group} && { test -w ${group}/${memory} || { rmdir ${group}; false; }; }`)) continue;
     return {
       kind,
       nearest: (bytes) => bytes,
       wrap(command, bytes) {
-        // Swap, where it is counted, gets nothing: of v2 by itself, of v1 together with memory.
-        const swap = `echo ${files[0] === "memory.max" ? 0 : bytes} > ${group}/${files[1]} 2>/dev/null || true`;
-        const script = `echo ${bytes} > ${group}/${
-          files[0]
-        } && { ${swap}; } && echo $$ > ${group}/cgroup.procs && exec "$@"`;
+        // Swap, where it is counted, gets nothing: v2 counts it by itself, v1 together with memory. A new limit of v1 must
+        // not be above the old one of both together, nor one of both below that of memory.
+        const both = memory === "memory.max" ? 0 : bytes;
+        const lift = memory === "memory.max" ? "true" : `echo -1 > ${group}/${swap} 2>/dev/null; true`;
+        const script =
+          `{ ${lift}; } && echo ${bytes} > ${group}/${memory} && { echo ${both} > ${group}/${swap} 2>/dev/null; true; } ` +
+          `&& echo $$ > ${group}/cgroup.procs && exec "$@"`;
         return ["sh", "-c", script, "sh", ...command];
       },
       async [Symbol.asyncDispose]() {
-        await Deno.remove(group);
+        await shell(`rmdir ${group}`);
       },
     };
   }

@@ -15,7 +15,7 @@ const narrow = (out: string) => [
   "run",
   "--no-prompt",
   "--no-check",
-  `--allow-read=${ROOT},${out},/proc/cpuinfo`,
+  `--allow-read=${ROOT},${out}`,
   `--allow-write=${out}`,
   "--allow-env=DBF_DEBUG",
   "--allow-sys=statfs,systemMemoryInfo",
