@@ -82,9 +82,8 @@ Deno.test("A sandboxed stage can read, write, start, load and reach nothing", ()
 
 for (
   const [mode, pluginSandbox, message] of [
-    ["hang", true, 'the plugin\'s factorization "boxed" took longer than 1 s'],
-    ["await", true, "took longer than 1 s"],
-    ["await", false, "took longer than 1 s"],
+    ["hang", true, 'the plugin\'s factorization "boxed" took longer than 0.5 s'],
+    ["await", false, "took longer than 0.5 s"],
     ["throw", true, "told to fail"],
   ] as const
 ) {
@@ -94,7 +93,7 @@ for (
       const out = `${folder}/out`;
       const stages = { factorization: { use: "boxed", options: { mode } } };
       const error = await assertRejects(
-        () => run(out, { stages, pluginSandbox, pluginDeadline: 1 }),
+        () => run(out, { stages, pluginSandbox, pluginDeadline: 0.5 }),
         mode === "throw" ? RangeError : Error,
         message,
       );
@@ -103,7 +102,7 @@ for (
     }));
 }
 
-Deno.test("loadPlugins() with a sandbox refuses wrong options, targets and modules that do not load, by their names", () =>
+Deno.test("loadPlugins() with a sandbox refuses wrong options, targets, and a module that reads while it loads", () =>
   withFolder(async (folder) => {
     const write = async (name: string, text: string) => {
       await Deno.writeTextFile(`${folder}/${name}`, text);
@@ -123,7 +122,6 @@ Deno.test("loadPlugins() with a sandbox refuses wrong options, targets and modul
       Error,
       "read",
     );
-    await assertRejects(async () => load(await write("empty.js", "export const x = 1")), TypeError, "exports no stage");
   }));
 
 Deno.test("refuseExternalData() refuses graphs that would read files, also inside attributes", () => {
