@@ -5,6 +5,8 @@
  */
 import { statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import type { Runtime } from "../kernels/runtime/types.ts";
+import { probeModel } from "../kernels/runtime/c_api/probe_model.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import { type AllocationTask, proposeAllocation } from "./compress_allocation.ts";
 import { formatBytes } from "./cli/units.ts";
@@ -151,6 +153,25 @@ function memoryProblems(plan: PlanReport, recipe: Recipe, available: number): st
       ]),
     ];
   });
+}
+
+/**
+ * Makes sure that the operator library that was found can be used: one of another version or machine fails when the first
+ * graph is loaded, which may be hours into a run.
+ */
+export async function findKernelProblems(runtime: Pick<Runtime, "load" | "nativeKernels">): Promise<string[]> {
+  if (runtime.nativeKernels === undefined) return [];
+  try {
+    await using _session = await runtime.load(probeModel(), { name: "probe of the operator library" });
+    return [];
+  } catch (error) {
+    return [
+      `the operator library ${runtime.nativeKernels.path} cannot be used (${
+        (error as Error).message
+      }): build it again ` +
+      `with "deno task kernels", or remove it to run without`,
+    ];
+  }
 }
 
 /**

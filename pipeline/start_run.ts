@@ -21,7 +21,7 @@ import { decodeImportance, encodeImportance } from "./compress_state.ts";
 import { keepMadeFactors, type MadeFactors } from "./made_factors.ts";
 import { describeCheckpoint } from "./model/check.ts";
 import { type Inventory, inventory } from "./plan/inventory.ts";
-import { findProblems, refuseProblems } from "./preflight.ts";
+import { findKernelProblems, findProblems, refuseProblems } from "./preflight.ts";
 import { type AnyStage, loadPlugins } from "./recipe/plugin_loader.ts";
 import { methodOf, type ResolvedStages, resolveStages } from "./recipe/resolve.ts";
 import type { Recipe } from "./recipe/schema.ts";
@@ -97,6 +97,7 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
       return undefined;
     });
   if (opened !== undefined && options.runtime === undefined) stack.use(opened);
+  if (opened !== undefined) problems.push(...await findKernelProblems(opened));
   refuseProblems(problems);
   const runtime = opened!;
   stack.use(residentChains(runtime));

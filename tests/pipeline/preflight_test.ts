@@ -1,10 +1,11 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { openRuntime } from "../../kernels/runtime/open.ts";
 import { compress } from "../../pipeline/compress.ts";
 import { selectLayers } from "../../pipeline/start_run.ts";
 import { allocationTask } from "../../pipeline/compress_allocation.ts";
 import { openCheckpoint } from "../../pipeline/checkpoint/open.ts";
-import { findProblems, type Machine } from "../../pipeline/preflight.ts";
+import { findKernelProblems, findProblems, type Machine } from "../../pipeline/preflight.ts";
 import { parseRecipe } from "../../pipeline/recipe/parse.ts";
 import { resolveStages } from "../../pipeline/recipe/resolve.ts";
 import type { RecipeInput } from "../../pipeline/recipe/schema.ts";
@@ -83,6 +84,15 @@ Deno.test("findProblems() counts the working state of a distilled run as disk", 
   }, small);
   assertEquals(problems.length, 1);
   assertStringIncludes(problems[0], "working state");
+});
+
+Deno.test("findKernelProblems() loads a graph where there is an operator library, and says how to replace one that fails", async () => {
+  await using runtime = await openRuntime({ threads: 1 });
+  assertEquals(await findKernelProblems(runtime), []);
+  const path = "/old/libdbf_ops.so";
+  const nativeKernels = { path, isa: "unknown" };
+  const [problem] = await findKernelProblems({ nativeKernels, load: () => Promise.reject(new Error("wrong version")) });
+  for (const part of [path, "wrong version", "deno task kernels"]) assertStringIncludes(problem, part);
 });
 
 Deno.test("compress() refuses before it starts and leaves nothing behind", async () => {
