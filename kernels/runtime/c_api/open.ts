@@ -78,20 +78,9 @@ export async function openCApi(options: RuntimeOptions = {}): Promise<Runtime> {
   };
 }
 
-/**
- * Every session has cuBLAS handles of its own, and their workspace is 32 MiB each on Hopper: dozens of small sessions would hold
- * gigabytes. One of 4 MiB does as well for products. A value of the user's stays.
- */
-function limitCublasWorkspace(): void {
-  const name = "CUBLAS_WORKSPACE_CONFIG";
-  if (Deno.permissions.querySync({ name: "env", variable: name }).state !== "granted") return;
-  if (Deno.env.get(name) === undefined) Deno.env.set(name, ":4096:1");
-}
-
 /** Opens the memory of the provider's device with a session of its own, which also proves that the provider loads. */
 async function openMemory(defaults: SessionDefaults): Promise<DeviceMemory | undefined> {
   if (defaults.provider !== "cuda") return undefined;
-  limitCublasWorkspace();
   const env = environment();
   const { api } = env;
   const model = probeModel();
