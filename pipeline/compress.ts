@@ -127,6 +127,7 @@ async function exportOnce(parts: {
     options: target.options,
     directory,
     dtype: recipe.dtype,
+    tables: { embedding: recipe.embedding, head: recipe.head },
     overwrite: true,
     runtime: context.runtime,
     signal: context.signal,

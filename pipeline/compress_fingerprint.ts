@@ -39,6 +39,10 @@ export async function makeFingerprint(parts: {
   readonly runtime: Runtime;
 }): Promise<Fingerprint> {
   const { checkpoint, recipe, bitsPerWeight, stages, calibration, runtime } = parts;
+  const tables = {
+    ...(recipe.embedding === undefined ? {} : { embedding: recipe.embedding }),
+    ...(recipe.head === undefined ? {} : { head: recipe.head }),
+  };
   return {
     dbf: DBF_VERSION,
     checkpoint: checkpointIdentity(checkpoint),
@@ -48,6 +52,7 @@ export async function makeFingerprint(parts: {
       keep: recipe.keep,
       blocks: recipe.blocks ?? null,
       dtype: recipe.dtype,
+      ...tables,
     },
     stages: {
       importance: stages.importance.identity,

@@ -10,7 +10,9 @@ import { describeArtefact } from "./artefact/describe.ts";
 import { openArtefact } from "./artefact/reader.ts";
 import { openCheckpoint } from "./checkpoint/open.ts";
 import { type AllocationTask, allocationTask, identityOf, proposeAllocation } from "./compress_allocation.ts";
+import { TABLE_BITS, type TableOptions } from "./model/tables.ts";
 import { neededTensors } from "./model/check.ts";
+import { withTableBits } from "./plan/inventory.ts";
 import { planRun } from "./plan/plan.ts";
 import { entryStorage } from "./plan/storage.ts";
 import type { PlanReport } from "./plan/types.ts";
@@ -102,7 +104,15 @@ export async function planArtefact(directory: string): Promise<RecipePlan> {
     return typeof rank === "number" ? rank : 0;
   };
   const report = planRun({
-    inventory: { model, layers, dense: neededTensors(model).filter(({ name }) => !compressed.has(name)) },
+    inventory: {
+      model,
+      layers,
+      dense: withTableBits(
+        model,
+        neededTensors(model).filter(({ name }) => !compressed.has(name)),
+        tablesOf(artefact.manifest.fingerprint),
+      ),
+    },
     bitsPerWeight: kept?.bitsPerWeight,
     ranks: new Map(layers.map(({ name }) => {
       const rank = rankOf(name), known = kept?.layers.get(name);
@@ -116,4 +126,11 @@ export async function planArtefact(directory: string): Promise<RecipePlan> {
     },
   });
   return { ...report, allocation: { stage: kept?.stage ?? "unknown", source: "output" } };
+}
+
+/** Bits of tables as the run's recipe had them. */
+function tablesOf(fingerprint: Readonly<Record<string, unknown>>): TableOptions {
+  const { embedding, head } = (fingerprint.recipe ?? {}) as { readonly embedding?: unknown; readonly head?: unknown };
+  const known = (bits: unknown) => TABLE_BITS.find((each) => each === bits);
+  return { embedding: known(embedding), head: known(head) };
 }

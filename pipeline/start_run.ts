@@ -165,6 +165,7 @@ export function selectLayers(recipe: Recipe, checkpoint: CheckpointReader, stage
     keep: recipe.keep,
     blocks: recipe.blocks === undefined ? undefined : [recipe.blocks[0], recipe.blocks[1]],
     filters,
+    tables: { embedding: recipe.embedding, head: recipe.head },
     filterOf: (name) => stages.factorizations.get(methodOf(stages, name))?.stage.filter,
   });
 }

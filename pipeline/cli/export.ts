@@ -15,7 +15,7 @@ import { resolveStage } from "../recipe/resolve.ts";
 import { truncateBlocks } from "../model/describe.ts";
 import type { Command } from "./command.ts";
 import { whileReadingInput } from "./errors.ts";
-import { parseBlocks } from "./recipe_flags.ts";
+import { parseBlocks, TABLE_FLAGS, tablesFromFlags } from "./recipe_flags.ts";
 import { renderTable } from "./table.ts";
 import { formatBytes } from "./units.ts";
 
@@ -31,12 +31,14 @@ export const exportCommand: Command = {
   flags: {
     target: { kind: "text", value: "NAME", help: "what to write (default onnx)" },
     dtype: { kind: "text", choices: ["f32", "f16"], help: "type of what is dense and of activations (default f32)" },
+    ...TABLE_FLAGS,
     blocks: { kind: "text", value: "FIRST-LAST", help: "make a model of these decoder blocks only, e.g. 0-1" },
     overwrite: { kind: "switch", help: "replace an earlier export in DIR" },
     plugin: { kind: "list", value: "FILE|npm:NAME", help: "load targets of others" },
   },
   examples: [
     ["dbf export out deploy --dtype f16", "the finished run in out, in half precision"],
+    ["dbf export out small --embedding 8", "with the embedding in codes of 8 bits"],
     ["dbf export ./SmolLM2-135M dense", "the full-precision model as ONNX"],
   ],
   async run({ positional: [from, directory], flags, output, signal }) {
@@ -58,6 +60,7 @@ export const exportCommand: Command = {
       directory,
       target: target.stage,
       dtype: flags.text("dtype") === "f16" ? "f16" : "f32",
+      tables: tablesFromFlags(flags),
       overwrite: flags.on("overwrite"),
       signal,
       onEvent: output.event,

@@ -154,7 +154,7 @@ async function inspectArtefact(path: string): Promise<Finding> {
           ],
           layers.map(({ name, kind, shape, attributes, bytes, generation }) => [
             name.replace(/\.weight$/, ""),
-            kind,
+            kind === "nbits" ? `nbits ${attributes.bits}/${attributes.group}` : kind,
             shape.join(" × "),
             String(number(attributes.rank) ?? ""),
             digits3(8 * bytes / elementsOf(shape)),

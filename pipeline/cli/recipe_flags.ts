@@ -6,6 +6,7 @@
 import { builtinStages } from "../../plugins/mod.ts";
 import { parseRecipe, readRecipe } from "../recipe/parse.ts";
 import type { Recipe } from "../recipe/schema.ts";
+import { TABLE_BITS, type TableOptions } from "../model/tables.ts";
 import { usageError } from "./errors.ts";
 import type { FlagTable, FlagValues } from "./flags.ts";
 import { isOverride, setField } from "./set_field.ts";
@@ -23,6 +24,18 @@ export const PLUGIN_FLAGS: FlagTable = {
   "plugin-deadline": { kind: "number", min: 0, value: "SECONDS", help: "most that one call may take (default 21600)" },
 };
 
+/** Flags that choose the bits of embedding and head in an exported model. */
+export const TABLE_FLAGS: FlagTable = {
+  embedding: { kind: "text", choices: ["16", "8", "4"], help: "bits of the embedding, and of a head tied to it" },
+  head: { kind: "text", choices: ["16", "8", "4"], help: "bits of a head that is a tensor of its own" },
+};
+
+/** Bits that {@linkcode TABLE_FLAGS} were given. */
+export function tablesFromFlags(flags: FlagValues): TableOptions {
+  const bits = (name: string) => TABLE_BITS.find((each) => String(each) === flags.text(name));
+  return { embedding: bits("embedding"), head: bits("head") };
+}
+
 /** Flags that build a recipe. */
 export const RECIPE_FLAGS: FlagTable = {
   bits: { kind: "number", value: "B", help: "mean sign bits per weight over the compressed layers (default 2)" },
@@ -35,6 +48,7 @@ export const RECIPE_FLAGS: FlagTable = {
   keep: { kind: "list", value: "REGEX", help: "leave layers dense whose weight name matches" },
   blocks: { kind: "text", value: "FIRST-LAST", help: "make a model of these decoder blocks only, e.g. 0-1" },
   dtype: { kind: "text", choices: ["f32", "f16"], help: "type of what stays dense and of activations (default f32)" },
+  ...TABLE_FLAGS,
   effort: { kind: "text", choices: ["fast", "balanced", "best"], help: "how much work for quality (default balanced)" },
   memory: { kind: "bytes", help: "bound of what is in flight (default 4GiB)" },
   parallel: { kind: "integer", min: 1, help: "layers in flight at once (default 1)" },
@@ -77,6 +91,7 @@ export async function recipeFromFlags(places: RecipePlaces, flags: FlagValues): 
   if (flags.has("size")) delete recipe.bits;
   for (const field of ["bits", "size", "threads", "memory", "parallel", "seed"]) put(field, flags.number(field));
   for (const field of ["dtype", "provider", "effort", "cache"]) put(field, flags.text(field));
+  for (const [table, bits] of Object.entries(tablesFromFlags(flags))) put(table, bits);
   if (flags.has("keep")) recipe.keep = flags.list("keep");
   if (flags.has("plugin")) recipe.plugins = flags.list("plugin");
   if (flags.on("plugin-sandbox")) recipe.pluginSandbox = true;

@@ -47,7 +47,9 @@ function bytesOf(values: Float32Array | Uint16Array): Uint8Array {
 }
 
 /** Panels of rows, about {@linkcode PANEL_ELEMENTS} each. */
-async function* panels(tensor: DenseTensor): AsyncGenerator<{ start: number; end: number; values: Float32Array }> {
+export async function* panels(
+  tensor: DenseTensor,
+): AsyncGenerator<{ start: number; end: number; values: Float32Array }> {
   const rows = tensor.shape[0] ?? 1;
   const width = tensor.shape.slice(1).reduce((product, size) => product * size, 1);
   const step = Math.max(1, Math.floor(PANEL_ELEMENTS / Math.max(1, width)));

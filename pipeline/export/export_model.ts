@@ -6,6 +6,7 @@
 import * as v from "valibot";
 import type { Runtime } from "../../kernels/runtime/types.ts";
 import type { ArtefactReader } from "../artefact/types.ts";
+import type { TableOptions } from "../model/tables.ts";
 import type { ModelDescription } from "../model/types.ts";
 import type { DbfEvent } from "../stream/events.ts";
 import type { OptionsSchema, Stage, StageContext } from "../stream/stage.ts";
@@ -24,6 +25,8 @@ export interface ExportOptions<S extends OptionsSchema = OptionsSchema> {
   readonly options?: unknown;
   /** Type of what stays dense and of activations. Default f32. */
   readonly dtype?: "f32" | "f16";
+  /** Bits of embedding and head, where they are not as everything dense. */
+  readonly tables?: TableOptions;
   /** Replace an earlier export in `directory`. Anything else there is refused. */
   readonly overwrite?: boolean;
   readonly signal?: AbortSignal;
@@ -56,7 +59,7 @@ export interface ExportOptions<S extends OptionsSchema = OptionsSchema> {
  * ```
  */
 export async function exportModel<S extends OptionsSchema>(options: ExportOptions<S>): Promise<ExportResult> {
-  const { source, model, directory, target, dtype = "f32", overwrite } = options;
+  const { source, model, directory, target, dtype = "f32", tables, overwrite } = options;
   const signal = options.signal ?? new AbortController().signal;
   const parsed = v.parse(target.options, options.options ?? {});
   const emit = (event: DbfEvent) => options.onEvent?.(event);
@@ -70,7 +73,18 @@ export async function exportModel<S extends OptionsSchema>(options: ExportOption
       scratch: temporary,
       emit,
     };
-    return target.run({ source, model, directory: temporary, dtype }, parsed, context);
+    return target.run({ source, model, directory: temporary, dtype, tables }, parsed, context);
   };
-  return await writeExport({ source, model, directory, target: target.name, dtype, overwrite, signal, emit, run });
+  return await writeExport({
+    source,
+    model,
+    directory,
+    target: target.name,
+    dtype,
+    tables,
+    overwrite,
+    signal,
+    emit,
+    run,
+  });
 }

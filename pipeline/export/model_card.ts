@@ -4,6 +4,7 @@
  * @module
  */
 import type { ArtefactReader } from "../artefact/types.ts";
+import type { TableOptions } from "../model/tables.ts";
 import type { ModelDescription } from "../model/types.ts";
 import { entryStorage, storedBytes } from "../plan/storage.ts";
 
@@ -16,6 +17,8 @@ export interface ExportSummary {
   readonly source: Pick<ArtefactReader, "entries">;
   readonly target: string;
   readonly dtype: "f32" | "f16";
+  /** Bits of embedding and head, where they are not of that type. */
+  readonly tables?: TableOptions;
   /** Written files with their sizes. */
   readonly files: readonly { readonly name: string; readonly bytes: number }[];
 }
@@ -62,7 +65,7 @@ function megabytes(bytes: number): string {
 }
 
 /** The card as markdown. */
-export function modelCard({ model, source, target, dtype, files }: ExportSummary): string {
+export function modelCard({ model, source, target, dtype, tables = {}, files }: ExportSummary): string {
   const bits = summarizeBits(model, source, dtype);
   const kinds = [...bits.kinds].map(([kind, count]) => `${count} ${kind}`).join(", ");
   const count = ["dbf", "nbits", "sign"].reduce((sum, kind) => sum + (bits.kinds.get(kind) ?? 0), 0);
@@ -79,7 +82,10 @@ export function modelCard({ model, source, target, dtype, files }: ExportSummary
 | hidden size, vocabulary | ${model.hiddenSize}, ${model.vocabularySize} |
 | linears of the blocks | ${kinds} |
 | type of dense weights and activations | ${dtype} |
-
+${
+    Object.entries(tables).filter(([, each]) => each !== undefined)
+      .map(([table, each]) => `| bits of the ${table} | ${each} |\n`).join("")
+  }
 ${compressed}
 
 | file | size |
@@ -103,8 +109,8 @@ packed signs; elsewhere the runtime inlines the portable body that the file carr
 it loads the model: same results, more memory. Graph optimization "disabled" avoids the unpacked copies at the cost of speed.
 `
   }${
-    !bits.kinds.has("nbits") ? "" : `
-Rounded layers are nodes \`com.microsoft::MatMulNBits\`, an operator of ONNX Runtime.
+    !bits.kinds.has("nbits") && Object.values(tables).every((each) => each !== 8 && each !== 4) ? "" : `
+Rounded layers and tables are nodes \`com.microsoft::MatMulNBits\` and \`GatherBlockQuantized\`, operators of ONNX Runtime.
 `
   }`;
 }

@@ -6,6 +6,7 @@
 import { basename, dirname, join } from "node:path";
 import { syncDirectory, TEMPORARY_SUFFIX } from "../artefact/durable.ts";
 import type { ArtefactReader } from "../artefact/types.ts";
+import type { TableOptions } from "../model/tables.ts";
 import type { ModelDescription } from "../model/types.ts";
 import type { DbfEvent } from "../stream/events.ts";
 import { CARD_MARK, modelCard } from "./model_card.ts";
@@ -66,6 +67,8 @@ export interface WriteExportOptions {
   /** Name of the target, for events and the card. */
   readonly target: string;
   readonly dtype: "f32" | "f16";
+  /** Bits of embedding and head, for the card. */
+  readonly tables?: TableOptions;
   /** Replace an earlier export in `directory`. Anything else there is refused. */
   readonly overwrite?: boolean;
   readonly signal: AbortSignal;
@@ -106,7 +109,7 @@ export async function writeExport(options: WriteExportOptions): Promise<ExportRe
     for (const name of (await namesIn(temporary) ?? []).sort()) {
       files.push({ name, bytes: (await Deno.stat(join(temporary, name))).size });
     }
-    const card = modelCard({ model, source, target, dtype, files });
+    const card = modelCard({ model, source, target, dtype, tables: options.tables, files });
     await Deno.writeTextFile(join(temporary, EXPORT_CARD), card);
     files.push({ name: EXPORT_CARD, bytes: new TextEncoder().encode(card).length });
     signal.throwIfAborted();

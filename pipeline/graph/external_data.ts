@@ -92,7 +92,7 @@ async function syncDirectory(directory: string): Promise<void> {
 /**
  * Writes a graph as `fileName` in `directory`, with the initializers that come from streams in `fileName + ".data"`
  * (ONNX external data: https://onnx.ai/onnx/repo-docs/ExternalData.html). Holds one chunk at a time; files beyond 2 GiB
- * are fine. Both files are written under temporary names, synchronized, then renamed, the model last.
+ * are fine. Initializers with one source share its bytes. Both files are written under temporary names, synchronized, then renamed, the model last.
  *
  * @param directory Exists.
  * @param fileName For example `"model.onnx"`.
@@ -107,11 +107,18 @@ export async function writeModel(
   const { signal, onProgress } = options;
   const small = await embedSmall(graph, signal);
   const location = `${fileName}.data`;
-  const places = new Map<string, ExternalPlace>();
+  const places = new Map<string, ExternalPlace>(), known = new Map<ExternalSource, ExternalPlace>();
   let end = 0, bytesTotal = 0;
   for (const [name, { source }] of small.externals) {
+    const same = known.get(source);
+    if (same !== undefined) {
+      places.set(name, same);
+      continue;
+    }
     const offset = align(end, source.byteLength);
-    places.set(name, { location, offset, length: source.byteLength });
+    const place = { location, offset, length: source.byteLength };
+    places.set(name, place);
+    known.set(source, place);
     end = offset + source.byteLength;
     bytesTotal += source.byteLength;
   }
@@ -123,6 +130,7 @@ export async function writeModel(
       using file = await Deno.open(dataPath + temporary, { write: true, createNew: true });
       let position = 0, bytesDone = 0;
       for (const [name, { source }] of small.externals) {
+        if (!known.delete(source)) continue; // written for another tensor
         const { offset } = places.get(name)!;
         await writeAll(file, new Uint8Array(offset - position));
         for await (const chunk of checked(name, source, signal)) {

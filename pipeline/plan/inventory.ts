@@ -5,6 +5,7 @@
  */
 import { neededTensors } from "../model/check.ts";
 import { truncateBlocks } from "../model/describe.ts";
+import { type TableBits, tableBits, type TableOptions } from "../model/tables.ts";
 import type { ModelDescription } from "../model/types.ts";
 import type { LayerShape, StageFilter } from "../stream/stage.ts";
 
@@ -18,6 +19,8 @@ export interface Selection {
   readonly blocks?: readonly [number, number];
   /** Filters of the stages that must all accept a layer. */
   readonly filters?: readonly StageFilter[];
+  /** Bits of embedding and head in the export. */
+  readonly tables?: TableOptions;
   /** Filter of the factorization of a layer, by weight name. */
   readonly filterOf?: (name: string) => StageFilter | undefined;
 }
@@ -26,6 +29,8 @@ export interface Selection {
 export interface DenseTensor {
   readonly name: string;
   readonly shape: readonly number[];
+  /** Bits in the export, where it is a table stored in fewer. */
+  readonly bits?: TableBits;
 }
 
 /** The weights of a run. */
@@ -85,7 +90,21 @@ export function inventory(model: ModelDescription, selection: Selection = {}): I
   const compressed = new Set(layers.map(({ name }) => name));
   const dense = neededTensors(made).filter(({ name }) => !compressed.has(name))
     .map(({ name, shape }) => ({ name, shape }));
-  return { model: made, layers, dense };
+  return { model: made, layers, dense: withTableBits(made, dense, selection.tables ?? {}) };
+}
+
+/**
+ * Dense tensors with the bits of embedding and head.
+ *
+ * @throws as `tableBits` does.
+ */
+export function withTableBits(
+  model: ModelDescription,
+  dense: readonly DenseTensor[],
+  tables: TableOptions,
+): DenseTensor[] {
+  const bits = tableBits(model, tables);
+  return dense.map(({ name, shape }) => bits.has(name) ? { name, shape, bits: bits.get(name) } : { name, shape });
 }
 
 function compile(pattern: string, field: string): RegExp {

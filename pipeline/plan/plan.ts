@@ -86,8 +86,9 @@ export function planRun(input: PlanInput): PlanReport {
   const planned = layers.map((layer) => planLayer(layer, bitsPerWeight, input.ranks, storageOf, stages));
   const storages = planned.map((layer) => storageOf(layer, layer.rank));
   const none = planned.map(() => undefined);
-  const sizeOf = (type: "f32" | "f16", which: Parameters<typeof exportedBytes>[1]) =>
-    exportedBytes(layers, which, dense, model.blocks.length, type);
+  const sizeOf = (type: "f32" | "f16", which: Parameters<typeof exportedBytes>[1], tensors = dense) =>
+    exportedBytes(layers, which, tensors, model.blocks.length, type);
+  const whole = dense.map(({ name, shape }) => ({ name, shape }));
   const exportBytes = { f32: sizeOf("f32", storages), f16: sizeOf("f16", storages) };
   const compressedParameters = sum(layers, ({ rows, cols }) => rows * cols);
   const mean = (of: (layer: PlannedLayer) => number) =>
@@ -110,7 +111,7 @@ export function planRun(input: PlanInput): PlanReport {
     };
   });
   const flops = sum(stageTotals, (stage) => stage.flops);
-  const denseElements = dense.map(({ name, shape }) => ({ name, shape, elements: elementsOf(shape) }));
+  const denseElements = dense.map((tensor) => ({ ...tensor, elements: elementsOf(tensor.shape) }));
   const { peakBytes, peak } = peakMemory(planned, stageTotals, input);
   return {
     architecture: model.architecture,
@@ -125,7 +126,7 @@ export function planRun(input: PlanInput): PlanReport {
     dense: denseElements,
     artefactBytes,
     exportBytes,
-    uncompressedExportBytes: { f32: sizeOf("f32", none), f16: sizeOf("f16", none) },
+    uncompressedExportBytes: { f32: sizeOf("f32", none, whole), f16: sizeOf("f16", none, whole) },
     scratchBytes: scratch,
     diskBytes: artefactBytes + exportBytes[dtype] + scratch,
     peakBytes,

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { tableBytes } from "../model/tables.ts";
 import type { LayerShape, LayerStorage } from "../stream/stage.ts";
 import { MAX_BITS_PER_WEIGHT, rankForBits, smallestBits } from "./bits.ts";
 import type { DenseTensor } from "./inventory.ts";
@@ -34,7 +35,7 @@ export function elementsOf(shape: readonly number[]): number {
 }
 
 /**
- * Bytes of an exported model: dense tensors and scales in `dtype`, packed signs and codes, the graph.
+ * Bytes of an exported model: dense tensors and scales in `dtype` (tables in their own bits), packed signs and codes, the graph.
  *
  * @param storages What each layer is stored as, in their order; a layer without is dense.
  */
@@ -47,7 +48,9 @@ export function exportedBytes(
 ): number {
   const bytes = DENSE_BYTES[dtype];
   let total = GRAPH_BYTES + GRAPH_BYTES_PER_BLOCK * blocks;
-  for (const { shape } of dense) total += pagedBytes(bytes * elementsOf(shape));
+  for (const { name, shape, bits } of dense) {
+    total += pagedBytes(bits === undefined ? bytes * elementsOf(shape) : tableBytes(name, shape, bits, bytes));
+  }
   layers.forEach((layer, i) => {
     const storage = storages[i];
     total += storage === undefined ? pagedBytes(bytes * layer.rows * layer.cols) : layerBytes(storage, bytes);

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { DenseTensor } from "./inventory.ts";
 import type { FactorsKind, LayerShape, StageEstimate, StageKind } from "../stream/stage.ts";
 
 /** A stage as planning sees it: a name and a price. */
@@ -50,7 +51,7 @@ export interface PlanReport {
   readonly signBitsPerWeight: number;
   readonly effectiveBitsPerWeight: number;
   readonly layers: readonly PlannedLayer[];
-  readonly dense: readonly { readonly name: string; readonly shape: readonly number[]; readonly elements: number }[];
+  readonly dense: readonly (DenseTensor & { readonly elements: number })[];
   /** Bytes of the committed artefact (packed layers and journal). */
   readonly artefactBytes: number;
   /** Bytes of the exported model by type of what stays dense. */

@@ -5,6 +5,7 @@
  */
 import * as v from "valibot";
 import { whyUnboundedRegex } from "../checkpoint/bounded_regex.ts";
+import { TABLE_BITS, type TableBits } from "../model/tables.ts";
 import { parseBytes } from "./units.ts";
 
 /** Seconds that a call of a plugin's stage may take: a layer of a 70B model takes minutes, importance of one hours. */
@@ -90,6 +91,8 @@ const RecipeObject = v.strictObject({
     v.tuple([v.pipe(v.number(), v.safeInteger(), v.minValue(0)), v.pipe(v.number(), v.safeInteger(), v.minValue(0))]),
   ),
   dtype: v.optional(v.picklist(["f32", "f16"]), "f32"),
+  embedding: v.optional(v.picklist(TABLE_BITS, "must be 16, 8 or 4")),
+  head: v.optional(v.picklist(TABLE_BITS, "must be 16, 8 or 4")),
   provider: v.optional(v.picklist(["cpu", "cuda", "webgpu"]), "cpu"),
   threads: v.optional(Count),
   memory: v.optional(Bytes, "4GiB"),
@@ -146,6 +149,8 @@ export interface RecipeInput {
   readonly keep?: readonly string[];
   readonly blocks?: readonly [number, number];
   readonly dtype?: "f32" | "f16";
+  readonly embedding?: TableBits;
+  readonly head?: TableBits;
   readonly provider?: "cpu" | "cuda" | "webgpu";
   readonly threads?: number;
   readonly memory?: number | string;
@@ -197,6 +202,10 @@ export interface Recipe {
   readonly blocks?: readonly [number, number];
   /** Type of what stays dense and of activations in the exported model. */
   readonly dtype: "f32" | "f16";
+  /** Bits of the embedding in the exported model, and of a head tied to it; as `dtype` where absent. */
+  readonly embedding?: TableBits;
+  /** Bits of a head of its own in the exported model; as `dtype` where absent. */
+  readonly head?: TableBits;
   readonly provider: "cpu" | "cuda" | "webgpu";
   /** Threads inside an operator; one a core where absent. */
   readonly threads?: number;

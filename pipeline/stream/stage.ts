@@ -7,6 +7,7 @@ import type * as v from "valibot";
 import type { Runtime, Tensor } from "../../kernels/runtime/types.ts";
 import type { DbfEvent } from "./events.ts";
 import type { CheckpointReader, TensorHandle } from "../checkpoint/types.ts";
+import type { TableOptions } from "../model/tables.ts";
 import type { ModelDescription } from "../model/types.ts";
 import type { ArtefactReader } from "../artefact/types.ts";
 import type { Factors, LayerStorage } from "./factors.ts";
@@ -257,6 +258,8 @@ export interface StageIO {
       readonly directory: string;
       /** Type of what stays dense and of activations. */
       readonly dtype: "f32" | "f16";
+      /** Bits of embedding and head, where they are not as everything dense. */
+      readonly tables?: TableOptions;
     };
     output: { readonly files: readonly string[] };
   };

@@ -57,6 +57,8 @@ Deno.test("a recipe's methods choose each layer's factorization; plan, artefact,
     const last = bitsOf("model.layers.1.mlp.down_proj.weight");
     assertEquals([last.bits, last.group, last.zeros], [8, 64, false]);
 
+    const shown = await dbf("inspect", out);
+    for (const part of ["nbits 4/32", "nbits 8/64", "sign", "dbf"]) assertStringIncludes(shown.out, part);
     const stages = resolveStages(recipe, builtinStages);
     using checkpoint = await openCheckpoint(MODEL);
     const chosen = selectLayers(recipe, checkpoint, stages);

@@ -7,7 +7,7 @@ import * as v from "valibot";
 import { writeModel } from "../../../pipeline/graph/external_data.ts";
 import { buildDecoder } from "../../../pipeline/model/decoder_graph.ts";
 import { defineStage, type Stage } from "../../../pipeline/stream/stage.ts";
-import { streamedWeights } from "./weights.ts";
+import { LAYER_BUILDERS, streamedWeights } from "./weights.ts";
 
 /** Options of the target: none. */
 export const onnxTargetOptions = v.strictObject({});
@@ -28,9 +28,9 @@ export const onnxTarget: Stage<"target", typeof onnxTargetOptions> = defineStage
   description: "One ONNX decoder with a key/value cache; binary layers are custom nodes with a portable body.",
   options: onnxTargetOptions,
   estimate: () => ({ peakBytes: PEAK_BYTES }),
-  async run({ source, model, directory, dtype }, _options, { signal, emit }) {
+  async run({ source, model, directory, dtype, tables }, _options, { signal, emit }) {
     const type = dtype === "f16" ? "float16" : "float32";
-    const graph = buildDecoder(model, streamedWeights(source, model, type), { dtype });
+    const graph = buildDecoder(model, streamedWeights(source, model, type, LAYER_BUILDERS, tables), { dtype });
     const { files } = await writeModel(graph, directory, "model.onnx", {
       signal,
       onProgress: (progress) => emit({ type: "export-progress", ...progress }),

@@ -1,0 +1,56 @@
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import * as v from "valibot";
+import { factorsOfKind } from "../../../pipeline/stream/factors.ts";
+import type { Factors, LayerJob } from "../../../pipeline/stream/stage.ts";
+import { logitDistillation } from "../../../plugins/distillation/logits.ts";
+import { roundToNearest } from "../../../plugins/factorization/nbits/round_to_nearest.ts";
+import { signValue } from "../../../plugins/factorization/sign/stage.ts";
+import { lossesOf, openSmallRun } from "../reconstruction/small_run.ts";
+
+Deno.test("logitDistillation trains scales of rounded layers and signs and scales of sign layers, in memory and in files alike", async () => {
+  await using run = await openSmallRun();
+  const { model, checkpoint, jobs, importance, calibration, context } = run;
+  const make = (job: LayerJob): Promise<Factors> => {
+    const input = { job, weight: checkpoint.tensor(job.name), importance: importance.get(job.name) };
+    // Block 0 has rounded layers only: nothing of it has latents.
+    return job.block === 0
+      ? roundToNearest.run(input, v.parse(roundToNearest.options, { bits: 2, group: 32 }), context)
+      : signValue.run(input, v.parse(signValue.options, {}), context);
+  };
+  const before = new Map<string, Factors>();
+  for (const job of jobs) before.set(job.name, await make(job));
+  const distil = async (residentBytes: number) => {
+    const after = new Map<string, Factors>();
+    const result = await logitDistillation.run(
+      {
+        model,
+        checkpoint,
+        jobs,
+        importance,
+        calibration,
+        factors: (name) => Promise.resolve(before.get(name)!),
+        commit: (name, factors) => Promise.resolve(void after.set(name, factors)),
+      },
+      v.parse(logitDistillation.options, { batchTokens: 36, epochs: 12, residentBytes }),
+      context,
+    );
+    return { after, result };
+  };
+  const { after, result } = await distil(2 ** 30);
+  const losses = lossesOf(run.events, "logits");
+  assert(result.loss < 0.8 * losses[0], `${losses[0]} to ${result.loss}`);
+  assert(result.flipped > 0 && result.flipped < 0.5, `${result.flipped}`);
+  assertEquals(after.size, jobs.length);
+  for (const { name, block } of jobs) {
+    if (block === 0) {
+      const [old, now] = [before, after].map((all) => factorsOfKind(name, all.get(name)!, "nbits"));
+      assertEquals([now.codes, now.zeros], [old.codes, old.zeros]);
+      assertNotEquals(now.scales, old.scales);
+    } else {
+      const now = factorsOfKind(name, after.get(name)!, "sign");
+      assertNotEquals(now.a, factorsOfKind(name, before.get(name)!, "sign").a);
+      assertEquals(now.latents, undefined);
+    }
+  }
+  assertEquals((await distil(0)).after, after);
+});
