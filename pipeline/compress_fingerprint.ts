@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { processorFlags } from "../kernels/runtime/processor_flags.ts";
 import type { Runtime } from "../kernels/runtime/types.ts";
 import { checkpointIdentity, type Fingerprint } from "./artefact/fingerprint.ts";
 import { sha256 } from "./artefact/durable.ts";
@@ -17,9 +18,8 @@ export const DBF_VERSION = "0.1.0";
 const RELEVANT_FLAGS = ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimddp", "i8mm", "sve"];
 
 /** Processor architecture with those of its instruction sets that change results; the architecture alone where it is not told. */
-export async function instructionSet(): Promise<string> {
-  const text = Deno.build.os === "linux" ? await Deno.readTextFile("/proc/cpuinfo").catch(() => "") : "";
-  const flags = new Set(text.match(/^(?:flags|Features)\s*:(.*)$/m)?.[1].trim().split(/\s+/) ?? []);
+export function instructionSet(): string {
+  const flags = processorFlags();
   return [Deno.build.arch as string, ...RELEVANT_FLAGS.filter((flag) => flags.has(flag))].join("+");
 }
 
@@ -77,6 +77,6 @@ export async function makeFingerprint(parts: {
     provider: runtime.provider,
     onnxruntime: `${runtime.version} (${runtime.binding})`,
     threads: recipe.threads ?? navigator.hardwareConcurrency,
-    instructionSet: `${await instructionSet()} ${runtime.nativeKernels?.isa ?? "portable"}`,
+    instructionSet: `${instructionSet()} ${runtime.nativeKernels?.isa ?? "portable"}`,
   };
 }

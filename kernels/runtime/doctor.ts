@@ -10,6 +10,7 @@ import { missingLibraries } from "./c_api/missing_libraries.ts";
 import { probeModel } from "./c_api/probe_model.ts";
 import { findNativeLibrary, nativeLibraryPath } from "./native_library.ts";
 import { openRuntime } from "./open.ts";
+import { processorFlags } from "./processor_flags.ts";
 import type { Provider, Runtime } from "./types.ts";
 
 /** A provider, tried with a first graph. */
@@ -196,8 +197,7 @@ function neededLibraries(path: string): string[] {
 }
 
 function instructionSets(): string[] {
-  const line = readText("/proc/cpuinfo")?.match(/^(?:flags|Features)\s*:\s*(.*)$/m)?.[1];
-  const present = new Set(line?.split(" "));
+  const present = processorFlags();
   return INSTRUCTION_SETS.filter((name) => present.has(name));
 }
 
