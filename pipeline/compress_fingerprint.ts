@@ -30,14 +30,14 @@ export function calibrationHash(windows: readonly Int32Array[]): string | null {
 }
 
 /** Gathers everything that decides the bytes of the artefact and the exported model. */
-export async function makeFingerprint(parts: {
+export function makeFingerprint(parts: {
   readonly checkpoint: CheckpointReader;
   readonly recipe: Recipe;
   readonly bitsPerWeight: number;
   readonly stages: ResolvedStages;
   readonly calibration: readonly Int32Array[];
   readonly runtime: Runtime;
-}): Promise<Fingerprint> {
+}): Fingerprint {
   const { checkpoint, recipe, bitsPerWeight, stages, calibration, runtime } = parts;
   const tables = {
     ...(recipe.embedding === undefined ? {} : { embedding: recipe.embedding }),

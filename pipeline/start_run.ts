@@ -103,7 +103,7 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
   stack.use(residentChains(runtime));
   const calibration = await loadCalibration(recipe, chosen.model, { runtime, signal, emit });
 
-  const fingerprint = await makeFingerprint({ checkpoint, recipe, bitsPerWeight, stages, calibration, runtime });
+  const fingerprint = makeFingerprint({ checkpoint, recipe, bitsPerWeight, stages, calibration, runtime });
   const writer = stack.use(
     await openArtefactWriter(out, { fingerprint, restart: options.restart, onStep: options.onCommitStep }),
   );
