@@ -96,7 +96,15 @@ export {
 export { describeCheckpoint } from "./pipeline/model/check.ts";
 export { describeModel, truncateBlocks } from "./pipeline/model/describe.ts";
 export type { BlockDescription, LinearDescription, ModelDescription, RopeDescription } from "./pipeline/model/types.ts";
-export { effectiveBitsPerWeight, rankForBits, signBitsPerWeight } from "./pipeline/plan/bits.ts";
+export { rankForBits, signBitsPerWeight } from "./pipeline/plan/bits.ts";
+export {
+  dbfStorage,
+  entryStorage,
+  nbitsStorage,
+  signStorage,
+  storedBitsPerWeight,
+  storedBytes,
+} from "./pipeline/plan/storage.ts";
 export { type DenseTensor, type Inventory, inventory, type Selection } from "./pipeline/plan/inventory.ts";
 export { type PlanInput, planRun } from "./pipeline/plan/plan.ts";
 export type { PlannedLayer, PlannedStage, PlanReport } from "./pipeline/plan/types.ts";

@@ -61,32 +61,9 @@ export function signBitsPerWeight({ rows, cols }: Pick<WeightShape, "rows" | "co
   return rank * (rows + cols) / (rows * cols);
 }
 
-/**
- * Bits per weight with everything that is stored: signs padded to whole blocks of the packed layout, and scales of `a`,
- * `mid` and `b`, n + k + m of them.
- *
- * @param scaleBits Bits of a scale; 16 by default, as papers count.
- */
-export function effectiveBitsPerWeight(
-  { rows, cols }: Pick<WeightShape, "rows" | "cols">,
-  rank: number,
-  scaleBits = 16,
-): number {
-  return (8 * signBytes({ rows, cols }, rank) + scaleBits * (rows + rank + cols)) / (rows * cols);
-}
-
 /** Bytes of both packed sign matrices, padding included. */
 export function signBytes({ rows, cols }: Pick<WeightShape, "rows" | "cols">, rank: number): number {
   return packedBytes(rows, rank) + packedBytes(rank, cols);
-}
-
-/** Bytes of a factorized layer: signs and scales of `scaleBytes` each. */
-export function factorizedBytes(
-  layer: Pick<WeightShape, "rows" | "cols">,
-  rank: number,
-  scaleBytes: number,
-): number {
-  return signBytes(layer, rank) + scaleBytes * (layer.rows + rank + layer.cols);
 }
 
 /** The part of a weight's name that says which linear it is: `up_proj` of `model.layers.3.mlp.up_proj.weight`. */

@@ -66,7 +66,7 @@ Deno.test("setField() reaches fields, stages and their options, and refuses the 
       reconstruction: [{ use: "a", options: { lr: 0.1 } }],
     },
   });
-  for (const setting of ["seed", "=3", "a..b=1", "__proto__.x=1", "seed.x=1", "distillation.epochs=1"]) {
+  for (const setting of ["seed", "=3", "a..b=x", "__proto__.x=y", "seed.x=1", "distillation.epochs=1"]) {
     assertThrows(() => setField(recipe, setting), TypeError, "--set");
   }
 });

@@ -1,13 +1,8 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
 import { describeModel } from "../../../pipeline/model/describe.ts";
-import {
-  effectiveBitsPerWeight,
-  factorizedBytes,
-  rankForBits,
-  signBitsPerWeight,
-  smallestBits,
-} from "../../../pipeline/plan/bits.ts";
+import { rankForBits, signBitsPerWeight, smallestBits } from "../../../pipeline/plan/bits.ts";
+import { dbfStorage, storedBitsPerWeight, storedBytes } from "../../../pipeline/plan/storage.ts";
 import { inventory } from "../../../pipeline/plan/inventory.ts";
 import { planRun } from "../../../pipeline/plan/plan.ts";
 
@@ -42,12 +37,12 @@ Deno.test("rankForBits() refuses budgets that are no number of bits", () => {
   }
 });
 
-Deno.test("effectiveBitsPerWeight() counts 16-bit scales and the padding of the packed layout", () => {
+Deno.test("storedBitsPerWeight() counts 16-bit scales and the padding of the packed layout", () => {
   // 100 x 60 at k = 33: A is ceil(100/16) x ceil(33/32) lines of 64 bytes, B is ceil(33/16) x ceil(60/32).
   const bytes = 7 * 2 * 64 + 3 * 2 * 64;
-  assertEquals(factorizedBytes({ rows: 100, cols: 60 }, 33, 2), bytes + 2 * (100 + 33 + 60));
+  assertEquals(storedBytes(dbfStorage({ rows: 100, cols: 60 }, 33), 2), bytes + 2 * (100 + 33 + 60));
   assertAlmostEquals(
-    effectiveBitsPerWeight({ rows: 100, cols: 60 }, 33),
+    storedBitsPerWeight({ rows: 100, cols: 60 }, dbfStorage({ rows: 100, cols: 60 }, 33)),
     8 * (bytes + 2 * (100 + 33 + 60)) / 6000,
     1e-12,
   );

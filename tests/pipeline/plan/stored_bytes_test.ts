@@ -2,7 +2,8 @@ import { assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { packSigns } from "../../../kernels/layout.ts";
 import { describeModel } from "../../../pipeline/model/describe.ts";
-import { effectiveBitsPerWeight, factorizedBytes, signBitsPerWeight } from "../../../pipeline/plan/bits.ts";
+import { signBitsPerWeight } from "../../../pipeline/plan/bits.ts";
+import { dbfStorage, storedBitsPerWeight, storedBytes } from "../../../pipeline/plan/storage.ts";
 import { inventory } from "../../../pipeline/plan/inventory.ts";
 import { planRun } from "../../../pipeline/plan/plan.ts";
 
@@ -16,11 +17,11 @@ const MODEL = describeModel({
   vocab_size: 320,
 });
 
-Deno.test("effectiveBitsPerWeight() counts 16-bit scales and padding as they are stored", () => {
+Deno.test("storedBitsPerWeight() counts 16-bit scales and padding as they are stored", () => {
   // No padding: 16 (n + k + m) / nm beside k (n + m) / nm.
   const layer = { rows: 256, cols: 512 };
   assertAlmostEquals(
-    effectiveBitsPerWeight(layer, 64),
+    storedBitsPerWeight(layer, dbfStorage(layer, 64)),
     signBitsPerWeight(layer, 64) + 16 * (256 + 64 + 512) / (256 * 512),
     1e-12,
   );
@@ -30,9 +31,9 @@ Deno.test("effectiveBitsPerWeight() counts 16-bit scales and padding as they are
       (bytes, [r, c]) => bytes + packSigns({ rows: r, cols: c, words: new Uint32Array(r * Math.ceil(c / 32)) }).length,
       0,
     );
-    assertEquals(factorizedBytes({ rows, cols }, rank, 2), stored + 2 * (rows + rank + cols));
+    assertEquals(storedBytes(dbfStorage({ rows, cols }, rank), 2), stored + 2 * (rows + rank + cols));
     const bits = 8 * (stored + 2 * (rows + rank + cols)) / (rows * cols);
-    assertAlmostEquals(effectiveBitsPerWeight({ rows, cols }, rank), bits, 1e-9);
+    assertAlmostEquals(storedBitsPerWeight({ rows, cols }, dbfStorage({ rows, cols }, rank)), bits, 1e-9);
   }));
 });
 
