@@ -31,3 +31,24 @@ export function channelImportance(
   const gradient = a.reduce((total, scale, i) => total + scale * scale * (importance?.output[i] ?? 1), 0);
   return Float64Array.from(mid, (scale) => 0.5 * scale * scale * hidden * gradient);
 }
+
+/**
+ * Share of the channels' importance that is lost for good when some are removed and the layer is factorized again with fewer: the rest
+ * is taken over by the others. A factorization with k channels explains 1 − ε of a weight, so that its channels are worth
+ * (1 − ε)/k each, while errors fall like ε(k) = exp(−c·k), so that one channel fewer costs −dε/dk = ε·ln(1/ε)/k.
+ *
+ * @param weightedError ε, relative.
+ * @returns ε·ln(1/ε)/(1 − ε), 0 to 1.
+ *
+ * @example
+ * ```ts
+ * import { assertAlmostEquals } from "@std/assert";
+ * import { remainingShare } from "./channel_importance.ts";
+ *
+ * assertAlmostEquals(remainingShare(0.5), Math.LN2);
+ * ```
+ */
+export function remainingShare(weightedError: number): number {
+  const error = Math.min(1 - 1e-9, Math.max(1e-9, weightedError));
+  return error * Math.log(1 / error) / (1 - error);
+}

@@ -6,7 +6,7 @@
 import * as v from "valibot";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 import { budgetEntries } from "./budget_options.ts";
-import { channelImportance } from "./channel_importance.ts";
+import { channelImportance, remainingShare } from "./channel_importance.ts";
 import { proposeRanks } from "./propose.ts";
 import { planRanges, spendRanks } from "./ranges.ts";
 import { describeRank } from "./reason.ts";
@@ -26,6 +26,8 @@ const options = v.strictObject({
   ...trialEntries,
   /** Middle channels that are scored, in the uniform number of them; also the default for `maxBits` in mean bits. */
   factor: v.optional(v.pipe(v.number(), v.gtValue(1), v.maxValue(4)), 1.5),
+  /** Count only what the refactorization won't make up for, see {@linkcode remainingShare}; `false`: the importance alone. */
+  refactorized: v.optional(v.boolean(), true),
 });
 
 /** Layers without `minBits` keep at least this share of the mean. */
@@ -39,12 +41,13 @@ export const channelPruningAllocation: Stage<"allocation", typeof options> = def
   kind: "allocation",
   scope: "model",
   name: "channel-pruning",
-  version: "1.2.0",
+  version: "2.0.0",
   description: "Over-provisioned middle channels of all layers compete by the loss that removing them causes, per bit.",
   options,
   estimate: (layer, { factor, ...trial }) => estimateTrial(layer, factor, trial),
-  propose: (input, { factor, ...options }) => proposeRanks(input, options, { min: LEAST_SHARE, max: factor }),
-  async run(input, { factor, iterations, sweeps, ...budgetOptions }, context) {
+  propose: (input, { factor, refactorized: _, ...options }) =>
+    proposeRanks(input, options, { min: LEAST_SHARE, max: factor }),
+  async run(input, { factor, refactorized, iterations, sweeps, ...budgetOptions }, context) {
     const { layers, bitsPerWeight, importance, weight } = input, { signal, emit } = context;
     const bounds = { min: LEAST_SHARE, max: factor };
     const budget = planRanges(layers, bitsPerWeight, budgetOptions, bounds, input.budget);
@@ -60,12 +63,12 @@ export const channelPruningAllocation: Stage<"allocation", typeof options> = def
         const measured = importance.get(layer.name);
         const norm = await weightedNorm(layer, weight(layer.name), measured, signal);
         const key = ["channels", trialKey(layer, rank, norm, input, { iterations, sweeps })];
-        score = Float64Array.from(
-          await log.result(key, async () => {
-            const factors = await tryFactorize(layer, rank, input, { iterations, sweeps }, context);
-            return [...channelImportance(factors, measured).sort().reverse()];
-          }),
-        );
+        const [error, ...scored] = await log.result(key, async () => {
+          const factors = await tryFactorize(layer, rank, input, { iterations, sweeps }, context);
+          return [factors.weightedError, ...channelImportance(factors, measured).sort().reverse()];
+        });
+        const share = refactorized ? remainingShare(error) : 1;
+        score = Float64Array.from(scored, (each) => share * each);
       }
       scores.push(score);
       emit({
