@@ -46,12 +46,14 @@ export interface AllocationTask {
  * What a recipe's bits or size leave for its layers.
  *
  * @throws {RangeError} when a size cannot be reached, naming the smallest that can.
+ * @throws {TypeError} when there are candidates and no size, or an allocation that doesn't choose among them.
  */
 export function allocationTask(
   recipe: Pick<Recipe, "bits" | "size" | "dtype">,
   { layers, dense, model }: Inventory,
   stages: ResolvedStages,
 ): AllocationTask {
+  checkCandidates(recipe, stages);
   const storageOf = storageOfRun(stages), blocks = model.blocks.length, { size, dtype } = recipe;
   const ranked = layers.filter((layer) => storageOf(layer, 1).ranked);
   const others = layers.filter((layer) => !storageOf(layer, 1).ranked);
@@ -78,6 +80,19 @@ export function allocationTask(
       return [name, { rank: 0, reason: stage.name }];
     })),
   };
+}
+
+function checkCandidates({ size }: Pick<Recipe, "size">, { allocation, candidates }: ResolvedStages): void {
+  if (candidates.size === 0) return;
+  const names = [...candidates.keys()].join(", ");
+  if (allocation.stage.choosesCandidates !== true) {
+    throw new TypeError(
+      `Cannot use candidates (${names}) with allocation ${allocation.stage.name}, which doesn't choose among them: use measured`,
+    );
+  }
+  if (size === undefined) {
+    throw new TypeError(`Cannot use candidates (${names}) with bits, as kinds are compared by bytes: give --size`);
+  }
 }
 
 /**

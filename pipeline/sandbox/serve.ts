@@ -22,6 +22,7 @@ export interface StageInfo {
   readonly description: string;
   readonly filter?: AnyStage["filter"];
   readonly wantsInputMoment?: boolean;
+  readonly choosesCandidates?: boolean;
   /** Whether it says what layers will be stored as. */
   readonly stores: boolean;
   /** Names of its options. */
@@ -69,9 +70,10 @@ export function serve(module: LoosePart, specifier: string, port: Port): void {
     ...handles.handlers,
     describe: () =>
       stages.map(
-        ({ kind, scope, name, version, description, filter, wantsInputMoment, options, stores }): StageInfo => {
+        ({ options, stores, ...stage }): StageInfo => {
+          const { kind, scope, name, version, description, filter, wantsInputMoment, choosesCandidates } = stage;
           const { entries = {} } = options as { readonly entries?: LoosePart };
-          const plain = { kind, scope, name, version, description, filter, wantsInputMoment };
+          const plain = { kind, scope, name, version, description, filter, wantsInputMoment, choosesCandidates };
           return { ...plain, stores: stores !== undefined, fields: Object.keys(entries) };
         },
       ),

@@ -284,6 +284,8 @@ export interface Stage<K extends StageKind = StageKind, S extends OptionsSchema 
   readonly filter?: StageFilter;
   /** Factorizations: what a layer will be stored as. Pure and cheap. The double-binary kind of `layer.rank` where absent. */
   stores?(layer: LayerShape & { readonly rank: number }, options: v.InferOutput<S>): LayerStorage;
+  /** Allocations: whether it chooses among a recipe's candidates; others are refused with any. */
+  readonly choosesCandidates?: boolean;
   /** Factorizations: whether `inputMoment` improves the result; measuring it costs a pass over the calibration windows. */
   readonly wantsInputMoment?: boolean;
   /**

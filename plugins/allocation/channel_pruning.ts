@@ -26,8 +26,8 @@ const options = v.strictObject({
   ...trialEntries,
   /** Middle channels that are scored, in the uniform number of them; also the default for `maxBits` in mean bits. */
   factor: v.optional(v.pipe(v.number(), v.gtValue(1), v.maxValue(4)), 1.5),
-  /** Count only what the refactorization won't make up for, see {@linkcode remainingShare}; `false`: the importance alone. */
-  refactorized: v.optional(v.boolean(), true),
+  /** Count only what the refactorization won't make up for, see {@linkcode remainingShare}, instead of the whole importance. */
+  refactorized: v.optional(v.boolean(), false),
 });
 
 /** Layers without `minBits` keep at least this share of the mean. */
@@ -41,7 +41,7 @@ export const channelPruningAllocation: Stage<"allocation", typeof options> = def
   kind: "allocation",
   scope: "model",
   name: "channel-pruning",
-  version: "2.0.0",
+  version: "1.3.0",
   description: "Over-provisioned middle channels of all layers compete by the loss that removing them causes, per bit.",
   options,
   estimate: (layer, { factor, ...trial }) => estimateTrial(layer, factor, trial),
@@ -87,12 +87,10 @@ export const channelPruningAllocation: Stage<"allocation", typeof options> = def
     });
     return new Map(layers.map((layer, index) => {
       const score = scores[index], range = budget.ranges[index];
-      const worth = (range.cost(ranks[index]) - range.cost(range.least)) / Math.max(1, ranks[index] - range.least) *
-        slope;
       const why = score === undefined
         ? "nothing to choose"
-        : `${score.filter((each) => each >= worth).length} of ${score.length} channels are worth ` +
-          `${slope.toExponential(2)} ${input.budget.unit === "bytes" ? "a byte" : "a bit"}`;
+        : `${ranks[index]} of ${score.length} channels are worth ${slope.toExponential(2)} a ` +
+          (input.budget.unit === "bytes" ? "byte" : "bit");
       return [layer.name, { rank: ranks[index], reason: describeRank(range, ranks[index], why) }];
     }));
   },

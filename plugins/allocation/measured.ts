@@ -49,6 +49,7 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
   version: "1.3.0",
   description: "Weighted errors of short runs at three budgets a layer; bits go where one more saves most loss.",
   options,
+  choosesCandidates: true,
   estimate(layer, { ratios, ...trial }) {
     const { peakBytes } = estimateTrial(layer, ratios.at(-1)!, trial);
     return {
@@ -62,9 +63,6 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
     const budget = planRanges(layers, bitsPerWeight, budgetOptions, boundsOf(ratios), input.budget);
     noticeUnweighted("measured", layers, importance, context);
     const log = await openTrialLog(context.scratch);
-    if (input.candidates.size > 0 && input.budget.unit !== "bytes") {
-      throw new RangeError("Cannot choose among candidates by bits, as their kinds are compared by bytes: give --size");
-    }
     const curves: (((rank: number) => number) | undefined)[] = [];
     const others: OtherChoice[][] = [];
     for (const [index, layer] of layers.entries()) {

@@ -32,6 +32,8 @@ Deno.test("main() answers wrong use with one message and exit code 2", async () 
     [["plan", "/nowhere"], "/nowhere"],
     [["plan", TINY, "--set", "v_prjo=2.5"], "no layer's name matches it"],
     [["plan", TINY, "--bits", "0.001", "--set", "allocation=measured"], "use at least 0.0"],
+    [["plan", TINY, "--set", 'candidates={"int4":"gptq"}'], "with allocation uniform"],
+    [["plan", TINY, "--set", 'candidates={"int4":"gptq"}', "--set", "allocation=measured"], "give --size"],
     [["plan", TINY, "--size", "1MB"], "the smallest export in f32 has 17"],
     [["plan", TINY, "--bits", "0.001"], "bits"],
     [["inspect", "/nowhere"], "no such file"],
