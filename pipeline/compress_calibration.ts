@@ -16,8 +16,13 @@ import type { DbfEvent } from "./stream/events.ts";
 /** `calibration.source` that stands for the model's own text. */
 export const SELF_CALIBRATION = "self";
 
-/** Windows of the model's own text for each of the calibration text with the effort `best`, where the recipe says nothing. */
+/** Windows of the model's own text for each of the calibration text with the effort `best`. */
 const BEST_GENERATED = 2;
+
+/** Windows of the model's own text beside `windows` of a text, where the recipe says nothing. */
+export function generatedByDefault(effort: Recipe["effort"], windows: number): number {
+  return effort === "best" ? BEST_GENERATED * windows : 0;
+}
 
 /** What generating needs beside the recipe. */
 export interface CalibrationContext {
@@ -45,7 +50,7 @@ export async function loadCalibration(
     tokenizer: () => loadTokenizer(recipe.model),
   });
   const windows = sampleWindows(ids, length, sequences, recipe.seed);
-  const more = generated ?? (recipe.effort === "best" ? BEST_GENERATED * windows.length : 0);
+  const more = generated ?? generatedByDefault(recipe.effort, windows.length);
   return more === 0 ? windows : [...windows, ...await generateWindows(recipe, more, windows, context)];
 }
 

@@ -7,6 +7,7 @@ import { statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Runtime } from "../kernels/runtime/types.ts";
 import { probeModel } from "../kernels/runtime/c_api/probe_model.ts";
+import { generatedByDefault } from "./compress_calibration.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import { type AllocationTask, proposeAllocation } from "./compress_allocation.ts";
 import { formatBytes } from "./cli/units.ts";
@@ -25,7 +26,8 @@ export function planInput(
   chosen: Inventory,
   stages: ResolvedStages,
 ): Omit<PlanInput, "bitsPerWeight" | "sizeBytes"> {
-  const { sequences = 0, generated = 0, length = 0 } = recipe.calibration ?? {};
+  const { sequences = 0, length = 0, generated = generatedByDefault(recipe.effort, sequences) } = recipe.calibration ??
+    {};
   return {
     inventory: chosen,
     storageOf: storageOfRun(stages),
