@@ -29,6 +29,10 @@ const BENCHES: Readonly<Record<string, Bench>> = {
     load: () => import("./baselines.ts"),
   },
   memory: { summary: "peak memory on a checkpoint of 141 GB", load: () => import("./memory.ts") },
+  stage_memory: {
+    summary: "peak memory of importance, tuning and distillation against plan's",
+    load: () => import("./stage_memory.ts"),
+  },
   crash: { summary: "runs killed at random points resume", load: () => import("./crash.ts") },
   fuzz: { summary: "mutated files against every reader", load: () => import("./fuzz.ts") },
 };

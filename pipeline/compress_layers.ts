@@ -11,10 +11,11 @@ import type { CheckpointReader, TensorHandle } from "./checkpoint/types.ts";
 import { decodeLatents, decodePacked, encodeLatents, encodePacked } from "./compress_state.ts";
 import type { MadeFactors } from "./made_factors.ts";
 import type { ModelDescription } from "./model/types.ts";
+import { runShape, windowsOf } from "./plan/run_shape.ts";
 import { factorizationOf, type ResolvedStages } from "./recipe/resolve.ts";
 import type { Lease } from "./stream/lease.ts";
 import { runJobs } from "./stream/runner.ts";
-import type { Factors, LayerImportance, LayerJob, PackedLayer, StageContext } from "./stream/stage.ts";
+import type { Factors, LayerImportance, LayerJob, PackedLayer, RunShape, StageContext } from "./stream/stage.ts";
 
 /** What the steps of a run share. */
 export interface LayerRun {
@@ -30,6 +31,11 @@ export interface LayerRun {
   readonly lease: Lease;
   readonly parallel: number;
   readonly context: StageContext;
+}
+
+/** The run in shapes. */
+function shapeOf({ model, jobs, calibration, stages }: LayerRun): RunShape {
+  return runShape(model, jobs, windowsOf(calibration), (job) => factorizationOf(stages, job).estimate(job).peakBytes);
 }
 
 /** Packed tensors of a committed layer. */
@@ -126,9 +132,13 @@ async function committedFactors(run: LayerRun, name: string): Promise<Factors | 
 async function runBlock(run: LayerRun, block: number, jobs: readonly LayerJob[], signal: AbortSignal): Promise<void> {
   const { stages, writer, checkpoint, importance } = run;
   const context: StageContext = { ...run.context, signal };
+  const shape = shapeOf(run);
+  const layers = Math.max(...jobs.map((job) => layerPeakBytes(stages, job)));
   const peak = Math.max(
-    ...jobs.map((job) => layerPeakBytes(stages, job)),
-  ) + Math.max(...stages.reconstruction.flatMap((stage) => jobs.map((job) => stage.estimate(job).peakBytes)));
+    ...stages.reconstruction.map((stage) =>
+      stage.peakBytesOf(shape) + (stage.stage.peakBytesOf === undefined ? layers : 0)
+    ),
+  );
   using _reservation = await run.lease.reserve(peak, `block ${block}`, signal);
   const sources = new Map<string, string>();
   for (const { name } of jobs) sources.set(name, await contentHash(checkpoint, name, signal));
@@ -202,9 +212,8 @@ export async function runDistillation(run: LayerRun): Promise<void> {
     const pending = new Set<string>();
     const start = performance.now();
     context.emit({ type: "stage-start", stage: distillation.stage.name, subject: "model" });
-    const largest = jobs.reduce((most, job) => job.rows * job.cols > most.rows * most.cols ? job : most);
     using _reservation = await run.lease.reserve(
-      distillation.estimate(largest).peakBytes,
+      distillation.peakBytesOf(shapeOf(run)),
       distillation.stage.name,
       context.signal,
     );

@@ -35,6 +35,7 @@ export function planInput(
     dtype: recipe.dtype,
     parallelJobs: recipe.parallel,
     memoryBytes: recipe.memory,
+    calibration: { windows: sequences + generated, tokens: length },
     scratch: {
       calibrationTokens: (sequences + generated) * length,
       distillation: stages.distillation !== undefined,

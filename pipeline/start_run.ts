@@ -24,6 +24,7 @@ import { type Inventory, inventory } from "./plan/inventory.ts";
 import { findKernelProblems, findProblems, refuseProblems } from "./preflight.ts";
 import { type AnyStage, loadPlugins } from "./recipe/plugin_loader.ts";
 import { methodOf, type ResolvedStages, resolveStages } from "./recipe/resolve.ts";
+import { runShape, windowsOf } from "./plan/run_shape.ts";
 import type { Recipe } from "./recipe/schema.ts";
 import type { DbfEvent } from "./stream/events.ts";
 import { createLease, type Lease } from "./stream/lease.ts";
@@ -239,7 +240,9 @@ async function scoreLayers(
   const compute = () =>
     runModelStage(
       importance.stage.name,
-      importance.estimate(largest(layers)).peakBytes,
+      importance.peakBytesOf(
+        runShape(model, layers.map((layer) => ({ ...layer, rank: 0 })), windowsOf(calibration), () => 0),
+      ),
       step,
       () => importance.run({ checkpoint, model, layers, calibration }, context),
     );

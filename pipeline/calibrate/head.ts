@@ -14,6 +14,11 @@ import { buildCrossEntropy, buildDistillationLoss, buildJoinRows } from "./head_
 /** Most logits in one run: 64 MB of f32 (1 GB on a GPU), of which a loss holds a handful. */
 const MOST_LOGITS = { cpu: 2 ** 24, cuda: 2 ** 28, webgpu: 2 ** 25 } as const;
 
+/** Most logits that a loss holds at once on a provider. */
+export function mostLogits(provider: Runtime["provider"]): number {
+  return MOST_LOGITS[provider];
+}
+
 /** Final norm, head and losses of a model. Hidden states are outputs of the last block, `(windows, tokens, hidden)`. */
 export interface Head extends AsyncDisposable {
   /** Cross-entropy of each window's next tokens, summed over all predicted tokens, nats. */

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { type Allocated, type AllocatedLayer, type LayerShape, STAGE_SCOPES } from "../stream/stage.ts";
+import { type Allocated, type AllocatedLayer, type LayerShape, type RunShape, STAGE_SCOPES } from "../stream/stage.ts";
 import { rankForBits } from "./bits.ts";
 import type { Inventory } from "./inventory.ts";
+import { runShape } from "./run_shape.ts";
 import { scratchBytes, type ScratchUse } from "./scratch.ts";
 import { bitsForSize, COMMIT_BYTES_PER_LAYER, elementsOf, exportedBytes, type StorageOf } from "./sizes.ts";
 import { dbfStorage, storedBitsPerWeight, storedBytes } from "./storage.ts";
@@ -44,6 +45,8 @@ export interface PlanInput {
   /** Bound of the lease in bytes: parallel jobs never hold more together, unless one alone does. */
   readonly memoryBytes?: number;
   /** What keeps working state on disk (block inputs, latents, optimizer); none by default. */
+  /** Most calibration windows, and tokens of each; none for a run on weights alone. */
+  readonly calibration?: RunShape["calibration"];
   readonly scratch?: Omit<ScratchUse, "hiddenSize">;
   /** Resident memory of the process itself. Default {@linkcode PROCESS_BYTES}. */
   readonly processBytes?: number;
@@ -99,13 +102,21 @@ export function planRun(input: PlanInput): PlanReport {
   const scratch = input.scratch === undefined
     ? 0
     : scratchBytes(planned, { ...input.scratch, hiddenSize: model.hiddenSize });
-  const stageTotals = stages.map(({ kind, name, estimate }) => {
+  const factorizations = stages.filter(({ kind }) => kind === "factorization");
+  const run = runShape(
+    model,
+    planned,
+    input.calibration,
+    (layer) => Math.max(0, ...factorizations.map(({ estimate }) => estimate(layer).peakBytes)),
+  );
+  const stageTotals = stages.map(({ kind, name, estimate, peakBytesOf }) => {
     const estimates = planned.map((layer) => estimate(layer));
     const flops = sum(estimates, (one) => one.flops ?? 0);
     return {
       kind,
       name,
-      peakBytes: estimates.reduce((most, one) => Math.max(most, one.peakBytes), 0),
+      peakBytes: peakBytesOf?.(run) ?? estimates.reduce((most, one) => Math.max(most, one.peakBytes), 0),
+      whole: peakBytesOf !== undefined,
       flops,
       seconds: flops / gflops / 1e9,
     };
@@ -182,10 +193,10 @@ function peakMemory(
     const bounded = Math.min(together, input.memoryBytes ?? Infinity);
     consider(Math.max(byPeak[0].peakBytes, bounded), "layers", byPeak[0].name);
   }
-  for (const { kind, name, peakBytes } of stages) {
+  for (const { kind, name, peakBytes, whole } of stages) {
     // A block's stage has layers factorized while it holds the block.
-    const within = STAGE_SCOPES[kind] === "block" ? byPeak[0]?.peakBytes ?? 0 : 0;
-    consider(peakBytes + within, name, "its largest layer");
+    const within = STAGE_SCOPES[kind] === "block" && !whole ? byPeak[0]?.peakBytes ?? 0 : 0;
+    consider(peakBytes + within, name, whole ? "the whole run" : "its largest layer");
   }
   return {
     peakBytes: processBytes + most.bytes,

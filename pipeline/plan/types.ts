@@ -4,7 +4,7 @@
  * @module
  */
 import type { DenseTensor } from "./inventory.ts";
-import type { FactorsKind, LayerShape, StageEstimate, StageKind } from "../stream/stage.ts";
+import type { FactorsKind, LayerShape, RunShape, StageEstimate, StageKind } from "../stream/stage.ts";
 
 /** A stage as planning sees it: a name and a price. */
 export interface PlannedStage {
@@ -12,6 +12,8 @@ export interface PlannedStage {
   readonly name: string;
   /** Bytes and operations for one layer, options already bound. */
   readonly estimate: (layer: LayerShape & { readonly rank: number; readonly method?: string }) => StageEstimate;
+  /** Peak bytes on a whole run, where the largest layer's estimate does not say it. */
+  readonly peakBytesOf?: (run: RunShape) => number;
 }
 
 /** One line of the table. */
@@ -71,6 +73,8 @@ export interface PlanReport {
     readonly kind: StageKind;
     readonly name: string;
     readonly peakBytes: number;
+    /** Whether the bytes are of the whole run and not of its largest layer. */
+    readonly whole: boolean;
     readonly flops: number;
     readonly seconds: number;
   }[];

@@ -12,6 +12,7 @@ import type {
   LayerShape,
   LayerStorage,
   Proposal,
+  RunShape,
   Stage,
   StageContext,
   StageEstimate,
@@ -33,6 +34,8 @@ export interface ResolvedStage<K extends StageKind = StageKind> {
   /** What enters the fingerprint. */
   readonly identity: StageIdentity;
   estimate(layer: LayerShape & { readonly rank: number }): StageEstimate;
+  /** Peak bytes on a whole run: the stage's own answer, or its largest estimate. */
+  peakBytesOf(run: RunShape): number;
   /** What a factorization stores a layer as. */
   stores(layer: LayerShape & { readonly rank: number }): LayerStorage;
   /** What an allocation says before it measures; `undefined` where it says nothing. */
@@ -98,6 +101,9 @@ export function resolveStage<K extends StageKind>(
     options,
     identity: { name: found.name, version: found.version, options },
     estimate: (layer) => found.estimate(layer, options),
+    peakBytesOf: (run) =>
+      found.peakBytesOf?.(run, options) ??
+        run.layers.reduce((most, layer) => Math.max(most, found.estimate(layer, options).peakBytes), 0),
     stores: (layer) => found.stores?.(layer, options) ?? dbfStorage(layer, layer.rank),
     propose: (input) => found.propose?.(input, options),
     run: (input, context) => found.run(input, options, context),
@@ -196,6 +202,8 @@ export function plannedStages(stages: ResolvedStages): PlannedStage[] {
   ];
 }
 
-function planned({ kind, stage, estimate }: Pick<ResolvedStage, "kind" | "stage" | "estimate">): PlannedStage {
-  return { kind, name: stage.name, estimate };
+function planned(
+  { kind, stage, estimate, peakBytesOf }: Pick<ResolvedStage, "kind" | "stage" | "estimate" | "peakBytesOf">,
+): PlannedStage {
+  return { kind, name: stage.name, estimate, ...(stage.peakBytesOf === undefined ? {} : { peakBytesOf }) };
 }

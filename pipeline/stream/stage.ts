@@ -91,6 +91,17 @@ export interface StageEstimate {
   readonly flops?: number;
 }
 
+/** A whole run in shapes: what model- and block-wide stages need to know of it to say what memory they take. */
+export interface RunShape {
+  readonly model: ModelDescription;
+  /** Layers that are compressed, with their middle dimensions (0 for kinds without one). */
+  readonly layers: readonly (LayerShape & { readonly rank: number })[];
+  /** Most windows, and tokens of each; 0 windows for a run without calibration. */
+  readonly calibration: { readonly windows: number; readonly tokens: number };
+  /** What factorizations hold, those of small layers together. */
+  readonly factorizationBytes: number;
+}
+
 /** Which layers a stage accepts, as data, so that `plan` can answer without running anything. */
 export interface StageFilter {
   /** Regular expression on the weight's name. */
@@ -298,6 +309,8 @@ export interface Stage<K extends StageKind = StageKind, S extends OptionsSchema 
   ): Proposal;
   /** Bytes and operations for one layer; model stages get the largest layer. Must be pure and cheap. */
   estimate(layer: LayerShape & { readonly rank: number }, options: v.InferOutput<S>): StageEstimate;
+  /** Model and block stages: peak bytes on a whole run, where the largest layer's estimate does not say it. Pure and cheap. */
+  peakBytesOf?(run: RunShape, options: v.InferOutput<S>): number;
   run(input: StageIO[K]["input"], options: v.InferOutput<S>, context: StageContext): Promise<StageIO[K]["output"]>;
 }
 

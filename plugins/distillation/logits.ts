@@ -5,6 +5,7 @@
  */
 import * as v from "valibot";
 import { distilModel } from "../../pipeline/calibrate/distil.ts";
+import { distillationBytes } from "../../pipeline/calibrate/memory.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 
 const rate = (otherwise: number) => v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10)), otherwise);
@@ -52,6 +53,8 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
     // forward, the same again in the backward pass, gradients of inputs and of signs: 2 a sign and token each
     flops: 8 * rank * (rows + cols) * tokens,
   }),
+  peakBytesOf: (run, { batchTokens, residentBytes = RESIDENT_BYTES.cpu }) =>
+    distillationBytes(run, { batchTokens, residentBytes }),
   run(input, { effort, epochs, tokens = TOKENS[effort], signRate, scaleRate, ...rest }, context) {
     const residentBytes = rest.residentBytes ?? RESIDENT_BYTES[context.runtime.provider];
     const rates = { signs: signRate, scales: scaleRate };

@@ -6,6 +6,7 @@
 import * as v from "valibot";
 import { openBlockEngine } from "../../pipeline/calibrate/engine.ts";
 import { fisherDiagonal, STORE_BYTES } from "../../pipeline/calibrate/importance.ts";
+import { importanceBytes } from "../../pipeline/calibrate/memory.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 import { shrinkAll } from "./shrinkage.ts";
 
@@ -30,6 +31,8 @@ export const fisherDiagonalImportance: Stage<"importance", typeof options> = def
   options,
   // the block's weights and their products with a batch, beside the stored inputs
   estimate: ({ rows, cols }, { storeBytes = STORE_BYTES.cpu }) => ({ peakBytes: storeBytes + 16 * 4 * rows * cols }),
+  peakBytesOf: (run, { batchTokens, storeBytes = STORE_BYTES.cpu }) =>
+    importanceBytes(run, { batchTokens, storeBytes, backward: true }),
   async run({ checkpoint, model, calibration }, { shrinkage, ...rest }, { runtime, signal, emit }) {
     await using engine = openBlockEngine(runtime, model, checkpoint);
     const { layers } = await fisherDiagonal(engine, calibration, {

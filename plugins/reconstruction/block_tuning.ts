@@ -4,6 +4,7 @@
  * @module
  */
 import * as v from "valibot";
+import { tuningBytes } from "../../pipeline/calibrate/memory.ts";
 import { reconstructBlock } from "../../pipeline/calibrate/reconstruct.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 
@@ -57,6 +58,7 @@ export const blockTuning: Stage<"reconstruction", typeof options> = defineStage(
     // seven retunings; forward, gradients of inputs, and on average half of those of weights: 5 a weight and token
     flops: 7 * 5 * rows * cols * retuneTokens,
   }),
+  peakBytesOf: tuningBytes,
   run: (input, { effort, retuneEpochs, retuneTokens = RETUNE_TOKENS[effort], signEpochs, ...rest }, context) =>
     reconstructBlock(
       input,
