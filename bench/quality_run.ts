@@ -36,6 +36,8 @@ export interface QualityRun {
   readonly peakBytes: number;
   /** Training loss of the distillation at every tenth of its steps, nats a token. */
   readonly curve?: readonly number[];
+  /** Perplexity that the distillation reported on the first windows of the calibration text. */
+  readonly tunedPerplexity?: number;
   /** Middle dimension by weight name. */
   readonly ranks: Readonly<Record<string, number>>;
   /** By the name of the text. */
@@ -66,8 +68,10 @@ export async function runQuality(
   const losses: number[] = [];
   const stageSeconds: Record<string, number> = {};
   let peakBytes = 0;
+  let tunedPerplexity: number | undefined;
   const onEvent = (event: DbfEvent) => {
     peakBytes = Math.max(peakBytes, Deno.memoryUsage().rss);
+    if (event.type === "stage-end" && event.stage === "logits") tunedPerplexity = event.detail?.perplexity;
     if (event.type === "stage-end" && /^(model|block \d+)$/.test(event.subject)) {
       stageSeconds[event.stage] = (stageSeconds[event.stage] ?? 0) + event.elapsedMs / 1000;
     }
@@ -94,6 +98,7 @@ export async function runQuality(
     stageSeconds,
     peakBytes,
     ...(losses.length > 0 ? { curve } : {}),
+    ...(tunedPerplexity === undefined ? {} : { tunedPerplexity }),
     ranks: Object.fromEntries(report.layers.map(({ name, rank }) => [name, rank])),
     texts: scores,
   };

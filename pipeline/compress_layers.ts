@@ -217,7 +217,7 @@ export async function runDistillation(run: LayerRun): Promise<void> {
       distillation.stage.name,
       context.signal,
     );
-    const { loss, flipped } = await distillation.run({
+    const { loss, flipped, perplexity } = await distillation.run({
       model: run.model,
       checkpoint: run.checkpoint,
       jobs,
@@ -249,7 +249,7 @@ export async function runDistillation(run: LayerRun): Promise<void> {
       stage: distillation.stage.name,
       subject: "model",
       elapsedMs: performance.now() - start,
-      detail: { loss, flipped },
+      detail: { loss, flipped, ...(perplexity === undefined ? {} : { perplexity }) },
     });
   }
   for (const name of changed) {

@@ -7,6 +7,7 @@
 import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { BlockDescription } from "../model/types.ts";
 import type { Factors, StageContext, StageIO } from "../stream/stage.ts";
+import { type Activations, batchesOf } from "./activations.ts";
 import { type AdamW, openAdamW } from "./adamw.ts";
 import { batchWindows, type TrainingLength, trainingSteps } from "./batch_size.ts";
 import type { BlockGraphKind, LinearTreatment } from "./block_graph.ts";
@@ -21,7 +22,7 @@ import {
 } from "./block_state.ts";
 import { type ChainOptions, openChain } from "./chain.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, openBlockEngine } from "./engine.ts";
-import { openHead } from "./head.ts";
+import { type Head, openHead } from "./head.ts";
 import { cosineFactor } from "./schedule.ts";
 import { shuffledBatches } from "./shuffle.ts";
 import { openStateStore, type StateStore } from "./state_store.ts";
@@ -48,6 +49,9 @@ interface DistilledBlock {
   readonly before: ReadonlyMap<string, Factors>;
 }
 
+/** First windows of the calibration text that the result is scored on. */
+const SCORED_WINDOWS = 16;
+
 /** Weight of the newest loss in the running mean. */
 const LOSS_SMOOTHING = 0.05;
 
@@ -69,15 +73,47 @@ async function runBlock(
   }
 }
 
+/** What a distillation works with. */
+interface DistillationRun {
+  readonly engine: BlockEngine;
+  readonly blocks: readonly DistilledBlock[];
+  readonly store: StateStore;
+  readonly optimizer: AdamW;
+  readonly head: Head;
+}
+
+/** Output of a block of the compressed model. */
+async function forwardBlock({ engine, store }: DistillationRun, each: DistilledBlock, x: Tensor): Promise<Tensor> {
+  const { index } = each.block;
+  const parameters = store.has(index) ? await store.parameters(index) : {};
+  const { y } = await runBlock(engine, each, "forward", x.shape, { x, ...parameters });
+  if (store.has(index)) store.release(index);
+  return y;
+}
+
+/** Perplexity of the compressed model on windows, the first token of each unscored. */
+async function perplexityOn(
+  run: DistillationRun,
+  windows: readonly Int32Array[],
+  inputs: Activations,
+  batch: number,
+): Promise<number> {
+  let loss = 0;
+  for (const indices of batchesOf(windows.length, batch)) {
+    let x = await inputs.tensor(indices);
+    for (const each of run.blocks) {
+      using before = x;
+      x = await forwardBlock(run, each, before);
+    }
+    using output = x;
+    loss += await run.head.crossEntropy(output, indices.map((index) => windows[index]));
+  }
+  return Math.exp(loss / (windows.length * (windows[0].length - 1)));
+}
+
 /** One step on a batch of windows, whose `input` it takes over; returns the mean KL divergence in nats a token before it. */
 async function distilStep(
-  run: {
-    readonly engine: BlockEngine;
-    readonly blocks: readonly DistilledBlock[];
-    readonly store: StateStore;
-    readonly optimizer: AdamW;
-    readonly head: Awaited<ReturnType<typeof openHead>>;
-  },
+  run: DistillationRun,
   data: { readonly input: Tensor; readonly teacher: Tensor },
   step: number,
   factor: number,
@@ -86,11 +122,7 @@ async function distilStep(
   const { shape } = data.input;
   const inputs: Tensor[] = [data.input];
   for (const each of blocks) {
-    const { index } = each.block;
-    const x = inputs[inputs.length - 1];
-    const parameters = store.has(index) ? await store.parameters(index) : {};
-    inputs.push((await runBlock(engine, each, "forward", shape, { x, ...parameters })).y);
-    if (store.has(index)) store.release(index);
+    inputs.push(await forwardBlock(run, each, inputs[inputs.length - 1]));
   }
   using output = inputs.pop()!;
   const found = await head.distillation(output, data.teacher);
@@ -119,7 +151,8 @@ async function distilStep(
  * Trains signs (straight-through on unit-scale latents) and scales of all compressed layers by
  * KL(full precision ‖ compressed) of the next token's distribution, and commits the result.
  *
- * @returns Running mean of the loss at the end, nats a token, and the share of signs that changed.
+ * @returns Running mean of the loss at the end, nats a token; the share of signs that changed; and perplexity on the first
+ *   windows of the calibration text, for comparison with the exported model.
  */
 export async function distilModel(
   input: StageIO["distillation"]["input"],
@@ -186,6 +219,8 @@ export async function distilModel(
       saved = performance.now();
     }
   }
+  const scored = calibration.slice(0, SCORED_WINDOWS);
+  const perplexity = await perplexityOn({ engine, blocks, store, optimizer, head }, scored, inputs, batch);
   let flipped = 0, signs = 0;
   for (const { block, before, vectors } of blocks) {
     disposeFeeds(vectors);
@@ -199,5 +234,5 @@ export async function distilModel(
   }
   await store.finish();
   flipped /= Math.max(1, signs);
-  return { loss: running, flipped };
+  return { loss: running, flipped, perplexity };
 }

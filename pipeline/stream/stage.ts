@@ -257,8 +257,14 @@ export interface StageIO {
       /** Commits the next generation of a layer. */
       readonly commit: (name: string, factors: Factors) => Promise<void>;
     };
-    /** Training loss (nats a token) of the last steps and the share of signs that changed. */
-    output: { readonly loss: number; readonly flipped: number };
+    output: {
+      /** Training loss of the last steps, nats a token. */
+      readonly loss: number;
+      /** Share of signs that changed. */
+      readonly flipped: number;
+      /** Of the result on the first windows of the calibration text. */
+      readonly perplexity?: number;
+    };
   };
   target: {
     input: {

@@ -6,7 +6,7 @@ import { openBlockEngine } from "../../../pipeline/calibrate/engine.ts";
 import { committedWeights } from "../../../pipeline/calibrate/factor_weight.ts";
 import { openHead } from "../../../pipeline/calibrate/head.ts";
 import { encodeText, readText } from "../../../pipeline/calibrate/text.ts";
-import { consecutiveWindows } from "../../../pipeline/calibrate/windows.ts";
+import { consecutiveWindows, sampleWindows } from "../../../pipeline/calibrate/windows.ts";
 import { openCheckpoint } from "../../../pipeline/checkpoint/open.ts";
 import { compress } from "../../../pipeline/compress.ts";
 import { evaluate } from "../../../pipeline/evaluate/evaluate.ts";
@@ -19,6 +19,7 @@ const MODEL = "tests/fixtures/tiny-llama";
 Deno.test("evaluate() of the exported model gives the perplexity that tuning sees, to 0.5 %", async () => {
   const out = await Deno.makeTempDir();
   await using runtime = await openRuntime({ threads: 1 });
+  let reported = NaN;
   await compress({
     model: MODEL,
     out,
@@ -30,8 +31,17 @@ Deno.test("evaluate() of the exported model gives the perplexity that tuning see
       reconstruction: ["block-tuning"],
       distillation: { use: "logits", options: { epochs: 1 } },
     },
-  }, { runtime });
+  }, {
+    runtime,
+    onEvent(event) {
+      if (event.type === "stage-end" && event.stage === "logits") reported = event.detail!.perplexity;
+    },
+  });
   await using model = await openModel(out, runtime);
+  const text = encodeText(await readText(`${MODEL}/calibration.txt`), await model.tokenizer());
+  const tuned = Int32Array.from(sampleWindows(text, 64, 4, 0).flatMap((window) => [...window]));
+  const again = await evaluate(model, tuned, { context: 64 });
+  assert(Math.abs(again.perplexity / reported - 1) < 5e-3, `exported ${again.perplexity}, reported ${reported}`);
   const ids = encodeText(await readText(`${MODEL}/heldout.txt`), await model.tokenizer(), 512);
   const exported = await evaluate(model, ids, { context: 64 });
 
