@@ -8,7 +8,7 @@ import type { CompressReport } from "../compress_report.ts";
 import type { Command } from "./command.ts";
 import { markAsInput, whileReadingInput } from "./errors.ts";
 import { RECIPE_FLAGS, recipeFromFlags } from "./recipe_flags.ts";
-import { renderPairs } from "./table.ts";
+import { codeBitsLabel, renderPairs } from "./table.ts";
 import { formatBytes, formatDuration } from "./units.ts";
 
 /** The command. */
@@ -63,7 +63,7 @@ export function renderReport(report: CompressReport): string {
     ["layers", `${report.layers.length} compressed, ${report.denseTensors} tensors dense`],
     [
       "bits per weight",
-      `${report.bitsPerWeight.toFixed(3)} sign bits, ${
+      `${report.bitsPerWeight.toFixed(3)} ${codeBitsLabel(report.layers)}, ${
         report.effectiveBitsPerWeight.toFixed(3)
       } with scales and padding`,
     ],

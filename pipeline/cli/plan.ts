@@ -9,7 +9,7 @@ import { planArtefact, planRecipe, type RecipePlan } from "../plan_recipe.ts";
 import type { Command, CommandInput } from "./command.ts";
 import { markAsInput, usageError, whileReadingInput } from "./errors.ts";
 import { RECIPE_FLAGS, recipeFromFlags } from "./recipe_flags.ts";
-import { renderPairs, renderTable } from "./table.ts";
+import { codeBitsLabel, renderPairs, renderTable } from "./table.ts";
 import { digits3, formatBytes, formatCount, formatDuration } from "./units.ts";
 
 /** The command. */
@@ -127,7 +127,7 @@ export function renderPlan(report: RecipePlan): string {
     ["dense", `${formatCount(denseElements)} parameters: ${dense}`],
     [
       "bits per weight",
-      `${report.signBitsPerWeight.toFixed(3)} sign bits, ${
+      `${report.signBitsPerWeight.toFixed(3)} ${codeBitsLabel(report.layers)}, ${
         report.effectiveBitsPerWeight.toFixed(3)
       } with scales and padding`,
     ],

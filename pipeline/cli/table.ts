@@ -47,3 +47,8 @@ export function renderPairs(pairs: readonly (readonly [string, string])[]): stri
   const width = Math.max(...pairs.map(([name]) => name.length));
   return pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
 }
+
+/** What the bits of layers are, before scales and padding. */
+export function codeBitsLabel(layers: readonly { readonly kind: string }[]): string {
+  return layers.some(({ kind }) => kind === "nbits") ? "bits in signs and codes" : "sign bits";
+}

@@ -110,7 +110,8 @@ it loads the model: same results, more memory. Graph optimization "disabled" avo
 `
   }${
     !bits.kinds.has("nbits") && Object.values(tables).every((each) => each !== 8 && each !== 4) ? "" : `
-Rounded layers and tables are nodes \`com.microsoft::MatMulNBits\` and \`GatherBlockQuantized\`, operators of ONNX Runtime.
+Rounded layers and tables are nodes \`com.microsoft::MatMulNBits\` and \`GatherBlockQuantized\`, operators of ONNX Runtime
+(tried with 1.30).
 `
   }`;
 }
