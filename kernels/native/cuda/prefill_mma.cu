@@ -2,7 +2,7 @@
 // aligned to 16 bytes): Yᵀ = W · Xᵀ by mma.m16n8k16, W expanded to ±1 in registers.
 //
 // One thread block: 128 rows of W × 64 tokens, a warp has 16 rows; 64 columns of X at a time in shared memory. float32
-// activations are split into three bf16 that sum to them exactly.
+// activations are split into three bf16 that sum to them exactly; see prefill_wgmma.cu for how their products are summed.
 #include "binary_matmul.h"
 #include "device_code.cuh"
 #include "launch.h"
@@ -25,6 +25,8 @@ __global__ void __launch_bounds__(kThreads) prefill(const T* x, const unsigned* 
   const unsigned* mySigns = signs + int64_t(rowBlock) * words * kBlockRows + g;
   const unsigned one = kPlanes == 3 ? 0x3f803f80u : 0x3c003c00u;
   float sums[kTokens / 8][4] = {};
+  // float32 only: sums of the columns before
+  float totals[kPlanes == 3 ? kTokens / 8 : 1][4] = {};
 
   T ahead[kPerThread];
   auto load = [&](int k0) {
@@ -60,6 +62,7 @@ __global__ void __launch_bounds__(kThreads) prefill(const T* x, const unsigned* 
     }
     __syncthreads();
     if (k0 + kColumns < K) load(k0 + kColumns);
+    unsigned left[4][4];  // fragments of 16 columns
 #pragma unroll
     for (int w = 0; w < 2; ++w) {
       unsigned upper[4], lower[4];
@@ -67,15 +70,29 @@ __global__ void __launch_bounds__(kThreads) prefill(const T* x, const unsigned* 
       expandWord(word[w][1], t, one, lower);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const unsigned a[4] = {upper[2 * half], lower[2 * half], upper[2 * half + 1], lower[2 * half + 1]};
+        left[2 * w + half][0] = upper[2 * half];
+        left[2 * w + half][1] = lower[2 * half];
+        left[2 * w + half][2] = upper[2 * half + 1];
+        left[2 * w + half][3] = lower[2 * half + 1];
+      }
+    }
+#pragma unroll
+    for (int plane = kPlanes - 1; plane >= 0; --plane) {
+#pragma unroll
+      for (int piece = 0; piece < 4; ++piece) {
 #pragma unroll
         for (int j = 0; j < kTokens / 8; ++j) {
-#pragma unroll
-          for (int plane = 0; plane < kPlanes; ++plane) {
-            const unsigned short* from = &tile[plane][j * 8 + g][w * 32 + half * 16 + 2 * t];
-            mma<kPlanes == 3>(sums[j], a, *reinterpret_cast<const unsigned*>(from), *reinterpret_cast<const unsigned*>(from + 8));
-          }
+          const unsigned short* from = &tile[plane][j * 8 + g][piece * 16 + 2 * t];
+          mma<kPlanes == 3>(sums[j], left[piece], *reinterpret_cast<const unsigned*>(from),
+                            *reinterpret_cast<const unsigned*>(from + 8));
         }
+      }
+    }
+    if constexpr (kPlanes == 3) {
+#pragma unroll
+      for (int j = 0; j < kTokens / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) totals[j][i] += sums[j][i], sums[j][i] = 0.f;
       }
     }
   }
@@ -89,7 +106,7 @@ __global__ void __launch_bounds__(kThreads) prefill(const T* x, const unsigned* 
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         const int m = firstToken + j * 8 + 2 * t + c;
-        if (m < M) y[int64_t(m) * N + n] = fromFloat<T>(sums[j][2 * h + c] * factor);
+        if (m < M) y[int64_t(m) * N + n] = fromFloat<T>((kPlanes == 3 ? totals[kPlanes == 3 ? j : 0] : sums[j])[2 * h + c] * factor);
       }
     }
   }

@@ -2,7 +2,9 @@
 // (the left operand may come from there), X is brought to shared memory by the tensor copy engine.
 //
 // One thread block: 128 or 256 rows of W × 64 or 128 tokens; one warp copies, two warpgroups multiply. A stage is 64 columns.
-// float32 activations become three bf16 planes that sum to them exactly; the signs are expanded once for the three.
+// float32 activations become three bf16 planes that sum to them exactly; the signs are expanded once for the three. Tensor cores
+// cut off what lies below the last bit of a sum, so every stage begins a new sum, with the smallest of the planes, and ordinary
+// additions, which round, put the stages together.
 #include <algorithm>
 
 #include "binary_matmul.h"
@@ -35,6 +37,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #if defined(DBF_HOPPER)
   using G = Geometry<kTiles, kTokens, kPlanes>;
   constexpr bool kBf16 = kPlanes == 3;
+  static_assert(!kBf16 || kTiles == 1);
   uint8_t* base = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(dynamicShared()) + 1023) & ~uintptr_t(1023));
   uint8_t* signBase = base + G::stages * kPlanes * G::planeBytes;
   const unsigned tiles = sharedAddress(base), signTiles = sharedAddress(signBase);
@@ -71,55 +74,85 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int consumer = group - 1, warp = (threadIdx.x >> 5) & 3, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
     const unsigned one = kBf16 ? 0x3f803f80u : 0x3c003c00u;
     float sums[kTiles][kTokens / 2];
+    float totals[kBf16 ? kTokens / 2 : 1];  // of the stages before
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
+    for (int i = 0; i < kTokens / 2; ++i) {
 #pragma unroll
-      for (int i = 0; i < kTokens / 2; ++i) sums[tile][i] = 0.f;
+      for (int tile = 0; tile < kTiles; ++tile) sums[tile][i] = 0.f;
+      if constexpr (kBf16) totals[i] = 0.f;
     }
     unsigned left[2][kTiles][2][4];  // by word, 64 rows, 16 columns: the fragment
-    int previous = -1;
-    for (int stage = 0, s = 0, parity = 0; stage < stagesOfK; ++stage) {
-      barrierWait(full + 8 * s, parity);
+    auto expand = [&](int w, int s) {
       // [rows / 16][2 words][16 rows]
       const unsigned* words = reinterpret_cast<const unsigned*>(signBase + s * 2048) + (consumer * kTiles * 4 + warp) * 32 + g;
 #pragma unroll
-      for (int w = 0; w < 2; ++w) {
-#pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) {
-          unsigned upper[4], lower[4];
-          expandWord(words[tile * 128 + w * 16], t, one, upper);
-          expandWord(words[tile * 128 + w * 16 + 8], t, one, lower);
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            left[w][tile][half][0] = upper[2 * half];
-            left[w][tile][half][1] = lower[2 * half];
-            left[w][tile][half][2] = upper[2 * half + 1];
-            left[w][tile][half][3] = lower[2 * half + 1];
-          }
-        }
-        productFence();
+      for (int tile = 0; tile < kTiles; ++tile) {
+        unsigned upper[4], lower[4];
+        expandWord(words[tile * 128 + w * 16], t, one, upper);
+        expandWord(words[tile * 128 + w * 16 + 8], t, one, lower);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          // Unrolled, three planes make ptxas wait for every product (its note C7515).
+          left[w][tile][half][0] = upper[2 * half];
+          left[w][tile][half][1] = lower[2 * half];
+          left[w][tile][half][2] = upper[2 * half + 1];
+          left[w][tile][half][3] = lower[2 * half + 1];
+        }
+      }
+    };
+    int previous = -1;
+    for (int stage = 0, s = 0, parity = 0; stage < stagesOfK; ++stage) {
+      barrierWait(full + 8 * s, parity);
+      if constexpr (kBf16) {
+        expand(0, s);
+        expand(1, s);
+        productFence();
+        // Unrolled, three planes make ptxas wait for every product (its note C7515).
 #pragma unroll 1
-          for (int plane = 0; plane < kPlanes; ++plane) {
-            const uint64_t right = tileDescriptor(tiles + (s * kPlanes + plane) * G::planeBytes + (w * 2 + half) * 32);
+        for (int plane = kPlanes - 1; plane >= 0; --plane) {
 #pragma unroll
-            for (int tile = 0; tile < kTiles; ++tile) product<kTokens, kBf16>(sums[tile], left[w][tile][half], right);
+          for (int piece = 0; piece < 4; ++piece) {
+            product<kTokens, kBf16>(sums[0], left[piece >> 1][0][piece & 1],
+                                    tileDescriptor(tiles + (s * kPlanes + plane) * G::planeBytes + piece * 32));
           }
         }
         productCommit();
-        productWait<1>();
-        if (w == 0 && previous >= 0 && lane == 0) barrierArrive(empty + 8 * previous);
+        productWait<0>();
+        if (lane == 0) barrierArrive(empty + 8 * s);
+#pragma unroll
+        for (int i = 0; i < kTokens / 2; ++i) {
+          sumIsComplete(sums[0][i]);
+          totals[i] += sums[0][i];
+          sums[0][i] = 0.f;
+        }
+      } else {
+#pragma unroll
+        for (int w = 0; w < 2; ++w) {
+          expand(w, s);
+          productFence();
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const uint64_t right = tileDescriptor(tiles + s * G::planeBytes + (w * 2 + half) * 32);
+#pragma unroll
+            for (int tile = 0; tile < kTiles; ++tile) product<kTokens, kBf16>(sums[tile], left[w][tile][half], right);
+          }
+          productCommit();
+          productWait<1>();
+          if (w == 0 && previous >= 0 && lane == 0) barrierArrive(empty + 8 * previous);
+        }
+        previous = s;
       }
-      previous = s;
       if (++s == G::stages) s = 0, parity ^= 1;
     }
-    productWait<0>();
+    if constexpr (kBf16) {
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
+      for (int i = 0; i < kTokens / 2; ++i) sums[0][i] = totals[i];
+    } else {
+      productWait<0>();
 #pragma unroll
-      for (int i = 0; i < kTokens / 2; ++i) sumIsComplete(sums[tile][i]);
+      for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+        for (int i = 0; i < kTokens / 2; ++i) sumIsComplete(sums[tile][i]);
+      }
     }
 
     const int groupRow = firstRow + consumer * 64 * kTiles;
@@ -248,7 +281,10 @@ cudaError_t dispatch(const Problem& p, const void* planes, int64_t pitch, cudaSt
     return double(ceilDiv(ceilDiv(p.N, rows) * ceilDiv(p.M, tokens), processors)) * (double(rows * tokens) * perProduct + 1500);
   };
   const double large = cost(256, 128, 1.0), middle = cost(128, 128, 1.1), small = cost(128, 64, 1.3);
-  if (large <= middle && large <= small) return launchTiles<T, 2, 128>(p, planes, pitch, stream);
+  // float32 needs its registers for the totals.
+  if constexpr (sizeof(T) == 2) {
+    if (large <= middle && large <= small) return launchTiles<T, 2, 128>(p, planes, pitch, stream);
+  }
   if (middle <= small) return launchTiles<T, 1, 128>(p, planes, pitch, stream);
   return launchTiles<T, 1, 64>(p, planes, pitch, stream);
 }
