@@ -3,9 +3,9 @@
  * and by its own product (cuBLAS), in one run. `bench/peers/kernels_cuda.py` times the same kernels without ONNX Runtime.
  *
  * Decoding cycles over distinct layers whose weights total more than the GPU's L2; the rate of a large elementwise operator stands
- * for the copy rate. Times hold what ONNX Runtime adds to every node.
+ * for the copy rate. Runs are recorded CUDA graphs, as the launches of the host would take longer than the layers.
  *
- *   deno task bench kernels --provider cuda                       the three shapes; 1, 4, 512 and 2048 rows
+ *   deno task bench kernels --provider cuda                       the three shapes; 1, 4, 16, 512 and 2048 rows
  *   deno task bench kernels --provider cuda --sizes 4096x4096 --rows 1 --turns 30
  *
  * @module
@@ -14,7 +14,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { buildCudaKernels, findNvcc } from "../kernels/native/cuda/build.ts";
 import { packedBytes, packedShape } from "../kernels/layout.ts";
 import { openRuntime } from "../kernels/runtime/open.ts";
-import type { Provider, Runtime, Tensor } from "../kernels/runtime/types.ts";
+import type { Provider, Runtime, Session, Tensor } from "../kernels/runtime/types.ts";
 import { encodeModel } from "../pipeline/graph/encode.ts";
 import { createGraph } from "../pipeline/graph/graph.ts";
 import { matMul, mul, neg } from "../pipeline/graph/ops.ts";
@@ -29,8 +29,12 @@ const PREFILL_LAYERS = 2;
 const COPIED_ELEMENTS = 1 << 29;
 const HALF_HUNDREDTH = 0x211f; // 0.01 in float16
 
+/** Random bytes that all weights are cut from: layers lie in memory of their own and may have equal contents. */
+const POOL_BYTES = 64 << 20;
+/** Offsets of layers in the pool differ by this many bytes, a prime number of 16-byte units. */
+const POOL_STEP = 16 * 65537;
+
 interface Shape {
-  readonly rows: number;
   readonly outputs: number;
   readonly cols: number;
 }
@@ -47,6 +51,19 @@ function randomBytes(length: number): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
+const pool = randomBytes(POOL_BYTES);
+/** float16 of either sign and magnitudes 2^-7 to 2^-6. */
+const halfPool = new Uint16Array(pool.buffer.slice(0)).map((bits) => bits & 0x83ff | 0x2000);
+
+/** `length` elements of a pool, repeated where it ends; `index` chooses where they begin. */
+function cut<A extends Uint8Array<ArrayBuffer> | Uint16Array<ArrayBuffer>>(from: A, length: number, index: number): A {
+  const start = index * POOL_STEP % (from.length / 2);
+  if (start + length <= from.length) return from.subarray(start, start + length) as A;
+  const out = new (from.constructor as new (length: number) => A)(length);
+  for (let at = 0; at < length; at += from.length) out.set(from.subarray(0, Math.min(from.length, length - at)), at);
+  return out;
+}
+
 /** Rank as the planner rounds it: rows of 16-bit activations stay aligned to 16 bytes. */
 const rankOf = (bits: number, { outputs, cols }: Shape) =>
   Math.floor(bits * outputs * cols / (outputs + cols) / 16) * 16;
@@ -58,7 +75,7 @@ function doubleBinary(bits: number): Contender {
     layer(g, x, shape, index) {
       const { outputs, cols } = shape, rank = rankOf(bits, shape);
       const signs = (name: string, N: number, K: number) =>
-        g.initializer(`${name}${index}`, "uint8", packedShape(N, K), randomBytes(packedBytes(N, K)));
+        g.initializer(`${name}${index}`, "uint8", packedShape(N, K), cut(pool, packedBytes(N, K), 2 * index));
       const scale = (name: string, size: number) =>
         g.initializer(`${name}${index}`, "float16", [size], new Uint16Array(size).fill(HALF_HUNDREDTH));
       const h = binaryMatMul(g, mul(g, x, scale("b", cols)), signs("B", rank, cols), scale("mid", rank), rank, cols);
@@ -67,18 +84,13 @@ function doubleBinary(bits: number): Contender {
   };
 }
 
-const weights = (g: Graph, name: string, rows: number, cols: number) =>
-  g.initializer(
-    name,
-    "float16",
-    [rows, cols],
-    new Uint16Array(randomBytes(2 * rows * cols).buffer).map((bits) => bits & 0x83ff | 0x2000),
-  );
+const weights = (g: Graph, name: string, rows: number, cols: number, index: number) =>
+  g.initializer(name, "float16", [rows, cols], cut(halfPool, rows * cols, index));
 
 const dense: Contender = {
   name: "cuBLAS float16",
   bytes: ({ outputs, cols }) => 2 * outputs * cols,
-  layer: (g, x, { outputs, cols }, index) => matMul(g, x, weights(g, `w${index}`, cols, outputs)),
+  layer: (g, x, { outputs, cols }, index) => matMul(g, x, weights(g, `w${index}`, cols, outputs, index)),
 };
 
 /** The two products of a layer at `bits`, with dense factors: what prefill is compared with. */
@@ -88,7 +100,8 @@ function denseFactors(bits: number): Contender {
     bytes: (shape) => 2 * rankOf(bits, shape) * (shape.outputs + shape.cols),
     layer(g, x, shape, index) {
       const { outputs, cols } = shape, rank = rankOf(bits, shape);
-      return matMul(g, matMul(g, x, weights(g, `f${index}`, cols, rank)), weights(g, `s${index}`, rank, outputs));
+      const h = matMul(g, x, weights(g, `f${index}`, cols, rank, 2 * index));
+      return matMul(g, h, weights(g, `s${index}`, rank, outputs, 2 * index + 1));
     },
   };
 }
@@ -98,18 +111,7 @@ function median(values: readonly number[]): number {
 }
 
 /** Median milliseconds of a session's run. */
-async function time(
-  runtime: Runtime,
-  model: Uint8Array,
-  x: Tensor,
-  outputs: Record<string, Tensor>,
-  turns: number,
-): Promise<number> {
-  await using session = await runtime.load(model, { recordPlacement: true });
-  const stray = session.placement?.find((node) =>
-    node.operator === "BinaryMatMul" && node.provider !== runtime.provider
-  );
-  if (stray) throw new Error(`Cannot bench on ${runtime.provider} as ${stray.name} was placed on ${stray.provider}`);
+async function time(session: Session, x: Tensor, outputs: Record<string, Tensor>, turns: number): Promise<number> {
   const times: number[] = [];
   for (let turn = -3; turn < turns; turn++) {
     const started = performance.now();
@@ -125,30 +127,36 @@ async function copyRate(runtime: Runtime, elements: number): Promise<number> {
   g.output("y", neg(g, g.input("x", "float16", [elements])));
   using x = runtime.empty("float16", [elements]);
   using y = runtime.empty("float16", [elements]);
-  return 4 * elements / (await time(runtime, encodeModel(g), x, { y }, 7) / 1000);
+  await using session = await runtime.load(encodeModel(g), { cudaGraph: true });
+  return 4 * elements / (await time(session, x, { y }, 7) / 1000);
 }
 
-async function layerTime(
+/** Microseconds of a layer, by rows of X. */
+async function layerTimes(
   runtime: Runtime,
   contender: Contender,
   shape: Shape,
-  cycled: number,
+  copies: number,
+  rowCounts: readonly number[],
   turns: number,
-): Promise<number> {
-  const copies = shape.rows > 16 ? PREFILL_LAYERS : Math.max(2, Math.ceil(cycled / contender.bytes(shape)));
-  const g = createGraph("layers"), outputs: Record<string, Tensor> = {};
-  const x = g.input("x", "float16", [shape.rows, shape.cols]);
-  for (let i = 0; i < copies; i++) {
-    g.output(`y${i}`, contender.layer(g, x, shape, i));
-    outputs[`y${i}`] = runtime.empty("float16", [shape.rows, shape.outputs]);
-  }
-  const values = new Uint16Array(randomBytes(2 * shape.rows * shape.cols).buffer).map((bits) => bits & 0x83ff | 0x3000);
-  using feed = runtime.tensor("float16", values, [shape.rows, shape.cols]);
-  try {
-    return await time(runtime, encodeModel(g), feed, outputs, turns) / copies;
-  } finally {
+): Promise<Map<number, number>> {
+  const g = createGraph("layers");
+  const x = g.input("x", "float16", ["rows", shape.cols]);
+  for (let i = 0; i < copies; i++) g.output(`y${i}`, contender.layer(g, x, shape, i));
+  await using session = await runtime.load(encodeModel(g), { recordPlacement: true, cudaGraph: true });
+  const stray = session.placement?.find(({ operator, provider }) =>
+    operator === "BinaryMatMul" && provider !== runtime.provider
+  );
+  if (stray) throw new Error(`Cannot bench on ${runtime.provider} as ${stray.name} was placed on ${stray.provider}`);
+  const times = new Map<number, number>();
+  for (const rows of rowCounts) {
+    using feed = runtime.tensor("float16", cut(halfPool, rows * shape.cols, 1), [rows, shape.cols]);
+    const outputs: Record<string, Tensor> = {};
+    for (let i = 0; i < copies; i++) outputs[`y${i}`] = runtime.empty("float16", [rows, shape.outputs]);
+    times.set(rows, await time(session, feed, outputs, turns) * 1000 / copies);
     for (const tensor of Object.values(outputs)) tensor[Symbol.dispose]();
   }
+  return times;
 }
 
 /** Runs the bench with the arguments after its name. */
@@ -162,22 +170,31 @@ export async function main(args: readonly string[]): Promise<void> {
   }
   const cycled = Number(flags.cycled ?? CYCLED_BYTES), turns = Number(flags.turns ?? 9);
   const rate = await copyRate(runtime, Math.min(COPIED_ELEMENTS, cycled));
-  console.log(`onnxruntime ${runtime.version}, ${provider}; copy ${(rate / 1e12).toFixed(2)} TB/s`);
+  console.log(
+    `onnxruntime ${runtime.version}, ${provider}, kernels ${runtime.nativeKernels.isa}; copy ${
+      (rate / 1e12).toFixed(2)
+    } TB/s`,
+  );
+  const rows = (flags.rows ?? "1,4,16,512,2048").split(",").map(Number);
+  const decoded = rows.filter((count) => count <= 16), prefilled = rows.filter((count) => count > 16);
   for (const size of (flags.sizes ?? "4096x4096,4096x14336,8192x28672").split(",")) {
-    const [outputs, cols] = size.split("x").map(Number);
-    for (const rows of (flags.rows ?? "1,4,512,2048").split(",").map(Number)) {
-      const shape = { rows, outputs, cols };
-      console.log(`\n${rows} rows, ${cols} -> ${outputs}`);
-      for (const bits of [1, 2]) {
-        const ours = doubleBinary(bits), theirs = rows > 16 ? denseFactors(bits) : dense;
-        const mine = await layerTime(runtime, ours, shape, cycled, turns);
-        const other = await layerTime(runtime, theirs, shape, cycled, turns);
-        const share = rows > 16 ? "" : `  ${(100 * ours.bytes(shape) / (mine / 1000) / rate).toFixed(1)} % of copy`;
+    const [outputs, cols] = size.split("x").map(Number), shape = { outputs, cols };
+    const copiesOf = ({ bytes }: Contender) => Math.max(2, Math.ceil(cycled / bytes(shape)));
+    const measure = (contender: Contender, copies: number, counts: readonly number[]) =>
+      counts.length === 0 ? new Map<number, number>() : layerTimes(runtime, contender, shape, copies, counts, turns);
+    const denseTimes = await measure(dense, copiesOf(dense), decoded);
+    for (const bits of [1, 2]) {
+      const ours = doubleBinary(bits), factors = denseFactors(bits);
+      const few = await measure(ours, copiesOf(ours), decoded);
+      const many = await measure(ours, PREFILL_LAYERS, prefilled);
+      const factorTimes = await measure(factors, PREFILL_LAYERS, prefilled);
+      for (const count of rows) {
+        const decode = count <= 16;
+        const mine = (decode ? few : many).get(count)!, other = (decode ? denseTimes : factorTimes).get(count)!;
+        const share = decode ? `  ${(100 * ours.bytes(shape) / (mine / 1e6) / rate).toFixed(1)} % of copy` : "";
         console.log(
-          `${ours.name} ${(mine * 1000).toFixed(1)} us/layer${share}  ${theirs.name} ${
-            (other * 1000).toFixed(1)
-          } us  ` +
-            `ratio ${(other / mine).toFixed(2)}`,
+          `${outputs}x${cols}, ${count} rows: ${ours.name} ${mine.toFixed(1)} us/layer${share}  ` +
+            `${(decode ? dense : factors).name} ${other.toFixed(1)} us  ratio ${(other / mine).toFixed(2)}`,
         );
       }
     }

@@ -15,8 +15,10 @@ const BENCHES: Readonly<Record<string, Bench>> = {
     summary: "session interface: call overhead, event loop, device tensors",
     load: () => import("./runtime.ts"),
   },
-  kernels: { summary: "operator library against ONNX Runtime's own products", load: () => import("./kernels.ts") },
-  kernels_cuda: { summary: "the same on a CUDA GPU", load: () => import("./kernels_cuda.ts") },
+  kernels: {
+    summary: "operator library against ONNX Runtime's own products; --provider cuda: on a GPU",
+    load: () => import("./kernels.ts"),
+  },
   generate: { summary: "tokens per second of whole models, beside f32 and 4-bit", load: () => import("./generate.ts") },
   factorize: { summary: "factorization of one layer against the reference", load: () => import("./factorize.ts") },
   quality: { summary: "perplexity and KL divergence after calibrated compression", load: () => import("./quality.ts") },
