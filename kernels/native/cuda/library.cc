@@ -62,3 +62,11 @@ class CudaKernel {
 DBF_EXPORT dbf::ort::Status* DBF_ORT_CALL RegisterCustomOps(dbf::ort::SessionOptions* options, const dbf::ort::ApiBase* base) {
   return dbf::registerBinaryMatMul<dbf::CudaKernel>(options, base);
 }
+
+// Which of the library's machine codes the current device runs; nullptr where there is no device.
+DBF_EXPORT const char* dbf_isa() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) return nullptr;
+  const int major = dbf::cuda::currentDevice().major;
+  return major == 9 ? "sm_90a" : major == 8 ? "sm_80" : "compute_80";
+}
