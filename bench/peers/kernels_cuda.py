@@ -78,6 +78,19 @@ def middle(n, m, bits):
     return int(bits * n * m / (n + m))
 
 
+def floor(library):
+    """What a kernel costs that must wait for the one before: PyTorch's smallest, and our product where there is next to nothing to do."""
+    one = torch.zeros(1, device="cuda")
+    x = torch.randn(1, 32, device="cuda", dtype=torch.float16)
+    y = torch.empty(1, 16, device="cuda", dtype=torch.float16)
+    signs, scale = packed(16, 32), torch.ones(16, device="cuda", dtype=torch.float16)
+    count = 400
+    add = seconds(lambda: [one.add_(1) for _ in range(count)]) / count
+    product = seconds(lambda: [library(x, signs, scale, y) for _ in range(count)]) / count
+    print(f"a chain of kernels: 1 element added {add * 1e6:.2f} us, product of 16x32 {product * 1e6:.2f} us", flush=True)
+    return dict(addUs=add * 1e6, productUs=product * 1e6)
+
+
 def decode(library, rate, rows_list, dtype=torch.float16):
     results = []
     for n, m in SHAPES:
@@ -161,25 +174,26 @@ def prefill(library, rows_list, dtype=torch.float16, path=AUTOMATIC):
 
 
 def accuracy(library):
-    """‖y − y64‖ / ‖y64‖, K = 4096, N = 4096, with outliers in X; float32's product through cuBLAS beside it."""
+    """‖y − y64‖ / ‖y64‖, N = 4096, with outliers in X; float32's product through cuBLAS beside it."""
     results = []
     torch.backends.cuda.matmul.allow_tf32 = False
-    signs = packed(4096, 4096)
-    weights = unpack(signs, 4096, 4096)
-    for dtype in (torch.float32, torch.float16):
-        for rows in (1, 4, 16, 64):
-            x = torch.randn(rows, 4096, device="cuda")
+    for K, dtype, rows_list in ((4096, torch.float32, (1, 4, 16, 64)), (4096, torch.float16, (1, 4, 16, 64)),
+                                (28672, torch.float32, (1, 64)), (28672, torch.float16, (1, 64))):
+        signs = packed(4096, K)
+        weights = unpack(signs, 4096, K)
+        for rows in rows_list:
+            x = torch.randn(rows, K, device="cuda")
             x[:, ::512] *= 50
             x = x.to(dtype)
-            scale = torch.full((4096,), 0.01, device="cuda", dtype=dtype)
+            scale = torch.full((4096,), 0.001, device="cuda", dtype=dtype)
             exact = x.double() @ weights.T * scale.double()
             relative = lambda y: ((y.double() - exact).norm() / exact.norm()).item()
             plain = (x.float() @ weights.float().T * scale.float()).to(dtype)
             for name, path in (("decode", DECODE), ("wgmma", WGMMA), ("mma", MMA)):
                 y = torch.full((rows, 4096), float("nan"), device="cuda", dtype=dtype)
                 library(x, signs, scale, y, path)
-                results.append(dict(dtype=str(dtype), rows=rows, kernel=name, error=relative(y), float32=relative(plain)))
-                print(f"accuracy {dtype} {rows:3d} rows {name:7s} {relative(y):.2e}   float32 through cuBLAS {relative(plain):.2e}", flush=True)
+                results.append(dict(dtype=str(dtype), K=K, rows=rows, kernel=name, error=relative(y), float32=relative(plain)))
+                print(f"accuracy {dtype} K {K} {rows:3d} rows {name:7s} {relative(y):.2e}   float32 through cuBLAS {relative(plain):.2e}", flush=True)
     return results
 
 
@@ -200,7 +214,8 @@ def main():
         if everything or options.accuracy:
             results["accuracy"] = accuracy(library)
         if everything or options.decode:
-            results["decode"] = decode(library, rate, [1, 2, 4, 16])
+            results["floor"] = floor(library)
+            results["decode"] = decode(library, rate, [1, 2, 4, 8, 16])
             print("float32:")
             results["decodeFloat32"] = decode(library, rate, [1], torch.float32)
         if everything or options.prefill:

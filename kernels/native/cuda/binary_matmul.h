@@ -22,9 +22,9 @@ struct Problem {
   int64_t M, N, K;
 };
 
-// Rows up to which the decode kernel runs; above, the signs are expanded into tensor-core fragments.
+// Rows up to which the decode kernels run; above, the signs are expanded into tensor-core fragments.
 constexpr int64_t kDecodeRows = 16;
-// Longer rows would leave the exact integer range of the decode kernel's sums and 32-bit offsets.
+// Longer rows would leave the exact integer range of the decode kernels' sums and 32-bit offsets.
 constexpr int64_t kMaxSize = int64_t{1} << 20;
 
 // Bytes of device scratch memory that run() needs for this problem; 0 is possible.
@@ -34,8 +34,11 @@ size_t scratchBytes(const Problem& problem, Path path = Path::kAutomatic);
 cudaError_t run(const Problem& problem, void* scratch, cudaStream_t stream, Path path = Path::kAutomatic);
 
 // One file each; called by run() only.
-size_t decodeScratchBytes(int64_t M, int64_t K);
-cudaError_t runDecode(const Problem& problem, void* scratch, cudaStream_t stream);
+bool takesDecodeBits(const Problem& problem);
+size_t decodeBitsScratchBytes(const Problem& problem);
+cudaError_t runDecodeBits(const Problem& problem, void* scratch, cudaStream_t stream);
+size_t decodeBytesScratchBytes(int64_t M, int64_t K);
+cudaError_t runDecodeBytes(const Problem& problem, void* scratch, cudaStream_t stream);
 size_t prefillWgmmaScratchBytes(const Problem& problem);
 cudaError_t runPrefillWgmma(const Problem& problem, void* scratch, cudaStream_t stream);
 cudaError_t runPrefillMma(const Problem& problem, cudaStream_t stream);

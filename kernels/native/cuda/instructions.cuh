@@ -41,9 +41,27 @@ __device__ __forceinline__ uint4 loadOnce(const uint8_t* from) {
   return v;
 }
 
+// Copies of 16 bytes from global to shared memory that go on while the thread does, in groups that end in their order.
+__device__ __forceinline__ void copyAhead(unsigned to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ __forceinline__ void copyGroupEnds() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until at most kPending groups of this thread are under way.
+template <int kPending>
+__device__ __forceinline__ void waitForCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
 // c (16 × 8, s32) += a (16 × 32, u8) · b (32 × 8, s8), by a warp.
 __device__ __forceinline__ void mmaBytes(int (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// c (16 × 8, s32) += number of ones that a row of a (16 × 256 bits) and a column of b (256 × 8 bits) share, by a warp.
+__device__ __forceinline__ void mmaBits(int (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+  asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
@@ -70,6 +88,8 @@ __device__ __forceinline__ uint8_t* dynamicShared() {
 __device__ __forceinline__ unsigned sharedAddress(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
 }
+// Keeps a number in its register: the compiler would compute it again in every turn of a loop.
+__device__ __forceinline__ void keepInRegister(unsigned& value) { asm volatile("" : "+r"(value)); }
 // Waits for `threads` threads of the block that name the same barrier (1 to 15).
 __device__ __forceinline__ void barrierAmong(unsigned barrier, unsigned threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");

@@ -21,14 +21,15 @@ async function outcome(command: string, args: string[], env?: Record<string, str
 /** Compiles the kernels for the CPU; see emulated/emulated.h. */
 async function buildEmulation(directory: string): Promise<string> {
   const flags = ["-std=c++17", "-O1", "-I", `${here}emulated`, "-include", `${here}emulated/emulated.h`, "-x", "c++"];
-  const sources = ["decode", "prefill_wgmma", "prefill_mma", "binary_matmul"].map((name) => `${kernels}${name}.cu`);
-  const objects: string[] = [];
-  for (const source of [...sources, program, `${here}emulated/emulated.cc`]) {
-    const object = `${directory}/${objects.length}.o`;
+  const sources = ["decode_bits", "decode_bytes", "prefill_wgmma", "prefill_mma", "binary_matmul"].map((name) =>
+    `${kernels}${name}.cu`
+  );
+  const objects = await Promise.all([...sources, program, `${here}emulated/emulated.cc`].map(async (source, index) => {
+    const object = `${directory}/${index}.o`;
     const [text, code] = await outcome("g++", [...flags, "-c", source, "-o", object]);
     assertEquals(code, 0, text);
-    objects.push(object);
-  }
+    return object;
+  }));
   const [text, code] = await outcome("g++", [...objects, "-o", `${directory}/emulated`]);
   assertEquals(code, 0, text);
   return `${directory}/emulated`;
@@ -42,12 +43,12 @@ Deno.test({
     try {
       const emulation = await buildEmulation(directory);
       // A device with one multiprocessor gets the largest tiles, one with 132 the smallest.
-      for (const processors of ["1", "132"]) {
+      await Promise.all(["1", "132"].map(async (processors) => {
         const [text, code] = await outcome(emulation, ["8", processors, "--exact"], {
           DBF_EMULATED_PROCESSORS: processors,
         });
         assertEquals(code, 0, text);
-      }
+      }));
     } finally {
       await Deno.remove(directory, { recursive: true });
     }

@@ -4,6 +4,7 @@
 #include <ucontext.h>
 
 #include <cstdio>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -18,10 +19,15 @@ namespace {
 
 constexpr size_t kStackBytes = 192 * 1024;
 
+struct Copy {
+  void* to;
+  const void* from;
+};
 struct Thread {
   ucontext_t context;
   std::vector<uint8_t> stack;
   bool done = false;
+  std::deque<std::vector<Copy>> copies{1};  // by group, the oldest first; the last is not closed yet
 };
 struct Meeting {
   unsigned arrived = 0;
@@ -76,6 +82,17 @@ const void* exchange(const void* mine, size_t bytes, unsigned groupSize) {
   return data.data();
 }
 
+void copyAhead(void* to, const void* from) {
+  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 16) std::abort();
+  current->copies.back().push_back({to, from});
+}
+void copyGroupEnds() { current->copies.emplace_back(); }
+void waitForCopies(unsigned pending) {
+  for (; current->copies.size() > pending + 1; current->copies.pop_front()) {
+    for (const Copy& copy : current->copies.front()) std::memcpy(copy.to, copy.from, 16);
+  }
+}
+
 void barrier(unsigned id, unsigned count) { meet(barriers[id], count); }
 
 uint8_t* shared() { return sharedBytes.data() + (1024 - reinterpret_cast<uintptr_t>(sharedBytes.data()) % 1024); }
@@ -97,6 +114,7 @@ void runGrid(dim3 grid, dim3 block, size_t dynamicBytes, const std::function<voi
         for (unsigned i = 0; i < block.x; ++i) {
           Thread& thread = *threads[i];
           thread.done = false;
+          thread.copies.assign(1, {});
           getcontext(&thread.context);
           thread.context.uc_stack.ss_sp = thread.stack.data();
           thread.context.uc_stack.ss_size = thread.stack.size();
@@ -139,6 +157,11 @@ CUresult emulatedEncode(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t r
 }
 
 namespace dbf::cuda {
+
+void copyAhead(unsigned to, const void* from) { emulated::copyAhead(emulated::shared() + to, from); }
+void copyGroupEnds() { emulated::copyGroupEnds(); }
+void waitForCopies(unsigned pending) { emulated::waitForCopies(pending); }
+
 namespace {
 
 float number(bool bf16, unsigned bits) {
@@ -176,6 +199,19 @@ void mmaBytes(int (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, u
       const unsigned a = all[row % 8 * 4 + k % 16 / 4][row / 8 + 2 * (k / 16)] >> (8 * (k % 4)) & 0xff;
       const auto b = static_cast<int8_t>(all[column * 4 + k % 16 / 4][4 + k / 16] >> (8 * (k % 4)) & 0xff);
       c[i] += int(a) * b;
+    }
+  }
+}
+
+void mmaBits(int (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+  const unsigned mine[6] = {a0, a1, a2, a3, b0, b1};
+  const auto* all = static_cast<const unsigned(*)[6]>(emulated::exchange(mine, sizeof mine, 32));
+  const unsigned lane = threadIdx.x & 31;
+  for (int i = 0; i < 4; ++i) {
+    const unsigned row = lane / 4 + (i >= 2 ? 8 : 0), column = lane % 4 * 2 + (i & 1);
+    for (unsigned word = 0; word < 8; ++word) {
+      const unsigned a = all[row % 8 * 4 + word % 4][row / 8 + 2 * (word / 4)], b = all[column * 4 + word % 4][4 + word / 4];
+      c[i] += __builtin_popcount(a & b);
     }
   }
 }

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <numeric>
 
 #define __device__
 #define __host__
@@ -33,6 +34,10 @@ struct dim3 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 struct __half {
   _Float16 value;
@@ -78,9 +83,14 @@ void runGrid(dim3 grid, dim3 block, size_t sharedBytes, const std::function<void
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 inline void __syncthreads() { emulated::barrier(0, blockDim.x); }
+inline void __syncwarp() { emulated::exchange("", 1, 32); }
 inline unsigned __reduce_max_sync(unsigned, unsigned value) {
   const auto* all = static_cast<const unsigned*>(emulated::exchange(&value, sizeof value, 32));
   return *std::max_element(all, all + 32);
+}
+inline int __reduce_add_sync(unsigned, int value) {
+  const auto* all = static_cast<const int*>(emulated::exchange(&value, sizeof value, 32));
+  return std::accumulate(all, all + 32, 0);
 }
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
@@ -104,7 +114,8 @@ enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 using cudaStream_t = void*;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize, cudaFuncAttributePreferredSharedMemoryCarveout };
+constexpr int cudaSharedmemCarveoutMaxShared = 100;
 enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
@@ -200,7 +211,16 @@ inline uint4 loadOnce(const uint8_t* from) {
   std::memcpy(&v, from, sizeof v);
   return v;
 }
+// What is copied arrives as late as it may.
+void copyAhead(unsigned to, const void* from);
+void copyGroupEnds();
+void waitForCopies(unsigned pending);
+template <int kPending>
+void waitForCopies() {
+  waitForCopies(kPending);
+}
 void mmaBytes(int (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1);
+void mmaBits(int (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1);
 void mma16(bool bf16, float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1);
 template <bool kBf16>
 void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
@@ -208,6 +228,7 @@ void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
 }
 inline uint8_t* dynamicShared() { return emulated::shared(); }
 inline unsigned sharedAddress(const void* pointer) { return unsigned(static_cast<const uint8_t*>(pointer) - emulated::shared()); }
+inline void keepInRegister(unsigned&) {}
 inline void barrierAmong(unsigned barrier, unsigned threads) { emulated::barrier(barrier, threads); }
 void barrierInit(unsigned barrier, unsigned arrivals);
 inline void barrierInitDone() {}

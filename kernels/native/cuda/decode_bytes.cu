@@ -1,4 +1,5 @@
-// Few rows: the signs are read once, at the rate of the memory, and multiplied by int8 tensor-core instructions.
+// Up to 16 rows: the signs are read as often as there are groups of five, and multiplied by int8 tensor-core instructions. (One row:
+// decode_bits.cu.)
 //
 // y_n = scale_n · Σ_k ±x_k = scale_n · (2·Σ_k bit_nk·x_k − Σ_k x_k)
 //
@@ -273,9 +274,9 @@ cudaError_t runTyped(const Problem& p, void* scratch, cudaStream_t stream) {
 
 }  // namespace
 
-size_t decodeScratchBytes(int64_t M, int64_t K) { return size_t(scratchLayout(M, K).bytes); }
+size_t decodeBytesScratchBytes(int64_t M, int64_t K) { return size_t(scratchLayout(M, K).bytes); }
 
-cudaError_t runDecode(const Problem& problem, void* scratch, cudaStream_t stream) {
+cudaError_t runDecodeBytes(const Problem& problem, void* scratch, cudaStream_t stream) {
   return problem.dtype == Dtype::kFloat16 ? runTyped<__half>(problem, scratch, stream)
                                           : runTyped<float>(problem, scratch, stream);
 }
