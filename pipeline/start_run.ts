@@ -135,7 +135,12 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
     inStage: (body) =>
       runModelStage(
         stages.allocation.stage.name,
-        stages.allocation.estimate(largest(task.layers)).peakBytes,
+        // candidates are made one after the other with the stage's own trials
+        Math.max(
+          ...[stages.allocation, ...stages.candidates.values()].map(({ estimate }) =>
+            estimate(largest(task.layers)).peakBytes
+          ),
+        ),
         step,
         body,
       ),
