@@ -13,10 +13,10 @@ import type { ChatReply, ChatRequest } from "./chat_worker.ts";
 const MAX_TEMPLATE_BYTES = 2 ** 20;
 /** Real templates take milliseconds; the worker's start does not count. */
 const TIME_LIMIT_MS = 1000;
-/** Heap of the worker: the longest prompt that is accepted has 32 MiB, and is built from parts. */
-const MEMORY_LIMIT_MIB = 128;
-/** Far more than any context holds. */
-const MAX_PROMPT_CHARACTERS = 16 * 2 ** 20;
+/** Heap of the worker, which the system lets a template exceed fourfold before it ends; 20,000 messages, 5 MB of text, fit. */
+const MEMORY_LIMIT_MIB = 32;
+/** A context of a million tokens holds about that much. */
+const MAX_PROMPT_CHARACTERS = 4 * 2 ** 20;
 
 /** One turn of a conversation. */
 export interface ChatMessage {
@@ -71,7 +71,7 @@ export interface ChatRenderer extends AsyncDisposable {
   ): Promise<string>;
 }
 
-/** Makes a renderer whose worker is ended after a second (`timeLimitMs`) of rendering or 128 MiB. */
+/** Makes a renderer whose worker is ended after a second (`timeLimitMs`) of rendering or 32 MiB. */
 export function createChatRenderer({ timeLimitMs = TIME_LIMIT_MS } = {}): ChatRenderer {
   let running: { readonly worker: Worker; readonly ready: Promise<void> } | undefined;
   let settle: { resolve(text: string): void; reject(error: Error): void } | undefined;

@@ -84,14 +84,16 @@ Deno.test("renderChat() renders messages, reports the template's own errors, and
   const messages = [{ role: "user", content: "Hi" }];
   assertEquals(await renderChat(template, messages, { bos_token: "<s>" }), "<s>[user]Hi\n[assistant]");
   await assertRejects(() => renderChat("{{ raise_exception('no system role') }}", messages), Error, "no system role");
+  const long = Array.from({ length: 2000 }, () => ({ role: "user", content: "é".repeat(1000) }));
+  assertEquals((await renderChat(template, long)).length, 2000 * 1007 + 11);
   const endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ '' }}{% endfor %}{% endfor %}";
   await assertRejects(
     () => renderChat(endless, messages, {}, { timeLimitMs: 300 }),
     Error,
-    "not done after 300 ms within 128 MiB",
+    "not done after 300 ms within 32 MiB",
   );
   const doubling = "{% set n = namespace(x=[1]) %}{% for i in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}";
-  await assertRejects(() => renderChat(doubling, messages), Error, "128 MiB");
+  await assertRejects(() => renderChat(doubling, messages), Error, "32 MiB");
 });
 
 Deno.test("findChatTemplate() prefers the file, then the default of a list, and finds none in tiny-llama", async () => {
