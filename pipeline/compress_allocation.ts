@@ -176,13 +176,14 @@ export async function allocate(run: AllocationRun): Promise<Allocated> {
   const all: Allocated = new Map([...ranks, ...fixed]);
   // A finished run that is asked for again stays as it is, byte for byte.
   if (!finished) {
-    await writer.saveState(STATE, new TextEncoder().encode(JSON.stringify([...all])));
+    // The file first: a run that finds the state does not come here again.
     await writeAllocation(writer.directory, {
       stage: allocation.stage.name,
       bitsPerWeight: task.bitsPerWeight,
       identity: run.identity,
       layers: all,
     });
+    await writer.saveState(STATE, new TextEncoder().encode(JSON.stringify([...all])));
   }
   return all;
 }
