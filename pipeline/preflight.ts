@@ -137,10 +137,10 @@ function memoryProblems(plan: PlanReport, recipe: Recipe, available: number): st
     bytes: largest.peakBytes,
     instead: `keep it dense with --keep '${largest.role}'`,
   }];
-  for (const { kind, name, peakBytes } of plan.stages) {
+  for (const { kind, name, peakBytes, whole } of plan.stages) {
     const scope = STAGE_SCOPES[kind];
     if (scope === "layer" || kind === "target") continue;
-    const within = scope === "block" ? largest.peakBytes : 0;
+    const within = scope === "block" && !whole ? largest.peakBytes : 0;
     needs.push({ what: `the stage ${name}`, bytes: peakBytes + within, instead: `choose another ${kind}` });
   }
   return needs.flatMap(({ what, bytes, instead }) => {
