@@ -92,7 +92,7 @@ const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 /** What `plan` promises for these flags, in bytes. */
 async function promiseOf(model: string, flags: readonly string[]): Promise<number> {
   const { stdout } = await runMeasured(["plan", model, ...flags, "--json"]);
-  return Number(JSON.parse(stdout).peakBytes);
+  return Math.ceil(Number(JSON.parse(stdout).peakBytes));
 }
 
 /** Compresses and exports parts of a checkpoint far larger than memory. */
