@@ -117,7 +117,10 @@ async function compare(runtime: Runtime, shape: LayerShape, turns: number, threa
         (contender.bytes(shape) / microseconds / 1000).toFixed(1).padStart(8) + ratio.toFixed(2).padStart(15),
     );
   }
-  for (const { session } of loaded) await session[Symbol.asyncDispose]();
+  for (const { session, feeds, outputs } of loaded) {
+    for (const tensor of [...Object.values(feeds), ...Object.values(outputs)]) tensor[Symbol.dispose]();
+    await session[Symbol.asyncDispose]();
+  }
 }
 
 async function fuzz(cases: string, seed: string): Promise<void> {
