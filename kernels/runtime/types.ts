@@ -106,7 +106,7 @@ export interface SessionOptions {
   readonly cudaGraph?: boolean;
   /**
    * Plan all buffers of a run as one piece from its second run with equal shapes on. The first run's pieces stay in the arena, so
-   * without it large graphs need less memory (a third less in a factorization step). Default true.
+   * without it large graphs need less memory (a quarter less in the factorization of 2048² at k = 1024). Default true.
    */
   readonly memoryPattern?: boolean;
   /** Write ONNX Runtime's profile to files that start with this path. */

@@ -3,30 +3,13 @@
  *
  * @module
  */
-import type { DType, Runtime, Session, Tensor } from "../../kernels/runtime/types.ts";
+import type { Runtime, Session, Tensor } from "../../kernels/runtime/types.ts";
 import type { Peer } from "./peer.ts";
+import { ELEMENT_BYTES } from "../graph/dtype.ts";
 import type { SandboxSessionOptions, TensorInfo } from "./runtime_host.ts";
 
 /** What is told of the program's runtime. */
 export type RuntimeInfo = Pick<Runtime, "provider" | "binding" | "version" | "nativeKernels">;
-
-/** Bytes of an element. */
-const SIZES: Readonly<Record<DType, number>> = {
-  float32: 4,
-  float64: 8,
-  float16: 2,
-  bfloat16: 2,
-  int8: 1,
-  uint8: 1,
-  int16: 2,
-  uint16: 2,
-  int32: 4,
-  uint32: 4,
-  int64: 8,
-  uint64: 8,
-  bool: 1,
-  string: 0,
-};
 
 /** The runtime, and what inputs need that hold tensors. */
 export interface RemoteRuntime extends Runtime {
@@ -71,11 +54,11 @@ export function remoteRuntime(peer: Peer, info: RuntimeInfo): RemoteRuntime {
         throw new RangeError(`Cannot make a tensor [${shape}] of ${data.length} elements: it has ${elements}`);
       }
       peer.post("tensor.make", next, dtype, data, shape);
-      return wrap({ id: next++, dtype, shape, byteLength: elements * SIZES[dtype] });
+      return wrap({ id: next++, dtype, shape, byteLength: elements * ELEMENT_BYTES[dtype] });
     },
     empty(dtype, shape) {
       peer.post("tensor.empty", next, dtype, shape);
-      return wrap({ id: next++, dtype, shape, byteLength: elementsOf(shape) * SIZES[dtype] });
+      return wrap({ id: next++, dtype, shape, byteLength: elementsOf(shape) * ELEMENT_BYTES[dtype] });
     },
     async load(model, options = {}) {
       if (typeof model === "string") {

@@ -2,27 +2,12 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import * as v from "valibot";
 import { openRuntime } from "../../../../kernels/runtime/open.ts";
 import { provider } from "../../../kernels/runtime/graphs.ts";
-import type { TensorHandle } from "../../../../pipeline/checkpoint/types.ts";
 import type { DbfEvent } from "../../../../pipeline/stream/events.ts";
 import type { DbfFactors, LayerImportance } from "../../../../pipeline/stream/stage.ts";
 import { factorsOfKind } from "../../../../pipeline/stream/factors.ts";
 import { dbfAdmm } from "../../../../plugins/factorization/dbf_admm/stage.ts";
+import { memoryHandle } from "../memory_handle.ts";
 import { type Matrix, matrix, randomMatrix, reconstruct, weightedError } from "./twins.ts";
-
-function handle(name: string, w: Matrix): TensorHandle {
-  const values = Float32Array.from(w.data);
-  return {
-    name,
-    dtype: "F32",
-    shape: [w.rows, w.cols],
-    file: "memory",
-    readRows: (start, end) => Promise.resolve(values.slice(start * w.cols, end * w.cols)),
-    read: () => Promise.resolve(values.slice()),
-    bytes: async function* () {
-      yield await Promise.resolve(new Uint8Array(values.buffer));
-    },
-  };
-}
 
 const runtime = await openRuntime({ threads: 1, provider });
 
@@ -37,7 +22,7 @@ async function run(
   const made = await dbfAdmm.run(
     {
       job: { name, block: 0, role: "mlp.up_proj", rows: w.rows, cols: w.cols, rank, seed },
-      weight: handle(name, w),
+      weight: memoryHandle(name, w),
       importance,
     },
     v.parse(dbfAdmm.options, { effort: "fast", ...options }),
@@ -160,7 +145,7 @@ Deno.test("dbfAdmm stops when its signal is aborted", async () => {
       dbfAdmm.run(
         {
           job: { name: "w", block: 0, role: "w", rows: 40, cols: 40, rank: 20, seed: 1 },
-          weight: handle("w", w),
+          weight: memoryHandle("w", w),
           importance: undefined,
         },
         v.parse(dbfAdmm.options, {}),
