@@ -4,6 +4,7 @@
  *
  *   deno task bench quality --bits 1,1.5,2 --effort balanced,best --peer-python PYTHON
  *   deno task bench quality --bits 1 --ablation --sequences 256 --retune-tokens 65536 --distil-tokens 262144
+ *   deno task bench quality --bits 1 --ablation --only "all steps;no importance"
  *
  * Held-out text is only reported: hyperparameters were chosen on a part of the calibration text. Finished rows are kept in
  * `--cache`, and an interrupted row resumes, so pieces of the table can be made one after the other.
@@ -80,7 +81,7 @@ export async function main(args: readonly string[]): Promise<void> {
   const flags = parseArgs([...args], {
     string: [
       ...["bits", "effort", "model", "calibration", "heldout", "context", "sequences", "provider", "tokens", "threads"],
-      ...["cache", "retune-tokens", "distil-tokens", "generated", "peer-python"],
+      ...["cache", "retune-tokens", "distil-tokens", "generated", "peer-python", "only"],
     ],
     boolean: ["json", "ablation"],
   });
@@ -119,9 +120,11 @@ export async function main(args: readonly string[]): Promise<void> {
       const options = { python: peer, model: source, calibration, heldOut, bits, context, tokens: limit, threads };
       show(await keptResult(cache, { peer: { ...options, python: "", threads: 0 }, data }, () => peerRow(options)));
     }
+    const only = flags.only?.split(";");
     const variants = efforts.flatMap((effort: typeof EFFORTS[number]) =>
       flags.ablation
-        ? Object.entries(ablations(lengths)).map(([name, stages]) => ({ effort, name, stages }))
+        ? Object.entries(ablations(lengths)).filter(([name]) => only?.includes(name) ?? true)
+          .map(([name, stages]) => ({ effort, name, stages }))
         : [{ effort, name: `dbf, ${effort}`, stages: {} }]
     );
     for (const { effort, name, stages } of variants) {
