@@ -5,6 +5,7 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
+import { openLibrary } from "../kernels/runtime/c_api/library.ts";
 import { openRuntime } from "../kernels/runtime/open.ts";
 import type { Provider, Runtime, Session, Tensor } from "../kernels/runtime/types.ts";
 import { encodeModel } from "../pipeline/graph/encode.ts";
@@ -23,7 +24,10 @@ export async function main(args: readonly string[]): Promise<void> {
   });
   const provider = flags.provider as Provider;
   await using runtime = await openRuntime({ provider, binding: "c-api" });
-  console.log(`onnxruntime ${runtime.version}, ${provider}, ${navigator.hardwareConcurrency} cores`);
+  const calls = openLibrary().callsThrough === undefined ? "by address" : "through the operator library";
+  console.log(
+    `onnxruntime ${runtime.version}, ${provider}, called ${calls}, ${navigator.hardwareConcurrency} cores`,
+  );
   await callOverhead(runtime);
   await eventLoop(runtime);
   await deviceLoop(runtime);

@@ -27,6 +27,7 @@ const UNITS: readonly { readonly file: string; readonly arch?: typeof Deno.build
   { file: "dispatch.cc" },
   { file: "binary_matmul.cc" },
   { file: "library.cc" },
+  { file: "calls.cc" },
 ];
 
 /** How a library is built. */

@@ -47,6 +47,8 @@ export interface Diagnosis {
     readonly exists: boolean;
     readonly version?: string;
     readonly build?: string;
+    /** dbf's library through which runs are called fast; absent where functions are called by their addresses. */
+    readonly callsThrough?: string;
     readonly problem?: string;
   };
   readonly providers: readonly ProviderFacts[];
@@ -124,8 +126,8 @@ function describeLibrary(): Diagnosis["onnxruntime"] {
   let path = "";
   try {
     path = onnxRuntimePath();
-    const { version, build } = openLibrary();
-    return { path, exists: true, version, build };
+    const { version, build, callsThrough } = openLibrary();
+    return { path, exists: true, version, build, callsThrough };
   } catch (error) {
     return { path, exists: path !== "" && existsSync(path), problem: messageOf(error) };
   }

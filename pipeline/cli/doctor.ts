@@ -41,8 +41,9 @@ export const doctorCommand: Command = {
   },
 };
 
-function describeLibrary({ path, version, problem }: Diagnosis["onnxruntime"]): string {
-  return version === undefined ? `not usable: ${firstLine(problem)}` : `${version}, ${path}`;
+function describeLibrary({ path, version, problem, callsThrough }: Diagnosis["onnxruntime"]): string {
+  if (version === undefined) return `not usable: ${firstLine(problem)}`;
+  return `${version}, ${path}, called ${callsThrough === undefined ? "by address" : `through ${callsThrough}`}`;
 }
 
 function describeMemory(memory: Diagnosis["memory"]): string {

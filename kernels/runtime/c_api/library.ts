@@ -6,6 +6,7 @@
  */
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { directCalls } from "./direct_calls.ts";
 import { API_VERSION, FUNCTIONS, type OrtFunctions } from "./table.ts";
 
 /** The opened library. */
@@ -16,6 +17,8 @@ export interface OrtLibrary {
   /** ONNX Runtime's description of its build. */
   readonly build: string;
   readonly api: OrtFunctions;
+  /** Library of dbf through which functions are called fast, where it is built; see `direct_calls.ts`. */
+  readonly callsThrough: string | undefined;
 }
 
 const LIBRARY_NAMES: Readonly<Record<string, string>> = {
@@ -86,15 +89,17 @@ function open(path: string): OrtLibrary {
     throw new Error(`Cannot use ${path}: ONNX Runtime ${version} refuses C API version ${API_VERSION}`);
   }
   const places = new Deno.UnsafePointerView(table);
-  const api = Object.fromEntries(
+  const byAddress = Object.fromEntries(
     Object.entries(FUNCTIONS).map(([name, { place, parameters, result, nonblocking }]) => [
       name,
       callable(places.getPointer(8 * place), `${path}, ${name}`, { parameters, result, nonblocking }),
     ]),
-  ) as unknown as OrtFunctions;
+  );
+  const direct = directCalls((place) => places.getBigUint64(8 * place));
+  const api = { ...byAddress, ...direct?.functions } as unknown as OrtFunctions;
   const build = text(api.GetBuildInfoString());
   checkTable(path, api, build);
-  return { path, version, build, api };
+  return { path, version, build, api, callsThrough: direct?.path };
 }
 
 /** Proves the table by two functions far apart whose results are known. */

@@ -15,6 +15,8 @@ export interface Words {
   readonly address: bigint;
   /** Words in use; the array has at least one. */
   readonly count: number;
+  /** The same as a C size: Deno's fast calls take 64-bit integers as bigints only. */
+  readonly size: bigint;
   /** What the addresses in it refer to, kept alive with it. */
   readonly keep?: readonly unknown[];
 }
@@ -27,7 +29,7 @@ export function addressOf(array: ArrayBufferView<ArrayBuffer>): bigint {
 /** An array of `count` zero words (at least one, so that it has an address). */
 export function newWords(count: number): Words {
   const words = new BigUint64Array(new ArrayBuffer(8 * Math.max(1, count)));
-  return { words, address: addressOf(words), count };
+  return { words, address: addressOf(words), count, size: BigInt(count) };
 }
 
 /** UTF-8 bytes of a text with the closing zero that C expects, in memory that does not move. */
@@ -41,9 +43,9 @@ export function cString(text: string): Uint8Array<ArrayBuffer> {
 /** A C array of C strings. */
 export function cStrings(texts: readonly string[]): Words {
   const strings = texts.map(cString);
-  const { words, address } = newWords(strings.length);
-  strings.forEach((string, index) => words[index] = addressOf(string));
-  return { words, address, count: strings.length, keep: strings };
+  const list = newWords(strings.length);
+  strings.forEach((string, index) => list.words[index] = addressOf(string));
+  return { ...list, keep: strings };
 }
 
 /** The text at the address of a C string; empty for address 0. */

@@ -24,6 +24,9 @@ export interface RunValues {
   readonly into: readonly (OrtTensor | undefined)[];
 }
 
+/** Values of the outputs in order; at once from a run that held the event loop. */
+export type Called = BigUint64Array | Promise<BigUint64Array>;
+
 /** Calls the runs of one session. */
 export class RunCaller {
   readonly #environment: Environment;
@@ -48,36 +51,56 @@ export class RunCaller {
    * @param hold Whether to call directly, holding the event loop.
    * @throws {OrtError} when the run fails.
    */
-  run(values: RunValues, options: bigint, hold: boolean): Promise<BigUint64Array> {
-    return this.#memory === undefined
-      ? this.#runOnCpu(values, options, hold)
-      : this.#runBound(values, options, hold, this.#memory);
+  run(values: RunValues, options: bigint, hold: boolean): Called {
+    if (this.#memory !== undefined) return this.#runBound(values, options, hold, this.#memory);
+    return hold ? this.#runHere(values, options) : this.#runElsewhere(values, options);
   }
 
-  async #runOnCpu({ inputs, feeds, outputs, into }: RunValues, options: bigint, hold: boolean) {
+  /** On this thread, with arrays that serve every such run: no other can begin during it. */
+  #runHere(values: RunValues, options: bigint): BigUint64Array {
+    const { feeds, outputs } = values;
+    if (this.#frame === undefined || this.#frame[0].count < feeds.length || this.#frame[1].count < outputs.length) {
+      this.#frame = [newWords(feeds.length), newWords(outputs.length)];
+    }
+    const [fed, made] = this.#frame;
+    fill(values, fed, made);
+    const names = this.#list(values.inputs), outputNames = this.#list(outputs);
     const { api } = this.#environment;
-    const inputNames = this.#list(inputs);
-    const outputNames = this.#list(outputs);
-    const [inputValues, outputValues] = hold
-      ? this.#directFrame(feeds.length, outputs.length)
-      : [newWords(feeds.length), newWords(outputs.length)];
-    for (let index = 0; index < feeds.length; index++) inputValues.words[index] = feeds[index].value;
-    for (let index = 0; index < into.length; index++) outputValues.words[index] = into[index]?.value ?? 0n;
-    const call = [
+    const status = api.Run(
       this.#session,
       options,
-      inputNames.address,
-      inputValues.address,
-      feeds.length,
+      names.address,
+      fed.address,
+      names.size,
       outputNames.address,
-      outputs.length,
-      outputValues.address,
-    ] as const;
-    const status = hold
-      ? api.Run(...call)
-      : await whileKept([inputNames, outputNames, inputValues, outputValues], api.RunSlow(...call));
+      outputNames.size,
+      made.address,
+    );
+    if (status !== 0n) check(api, status, `run ${this.#name}`);
+    return made.words.slice(0, outputs.length);
+  }
+
+  /** On a thread of Deno's, with arrays of its own. */
+  async #runElsewhere(values: RunValues, options: bigint): Promise<BigUint64Array> {
+    const fed = newWords(values.feeds.length), made = newWords(values.outputs.length);
+    fill(values, fed, made);
+    const names = this.#list(values.inputs), outputNames = this.#list(values.outputs);
+    const { api } = this.#environment;
+    const status = await whileKept(
+      [names, outputNames, fed, made],
+      api.RunSlow(
+        this.#session,
+        options,
+        names.address,
+        fed.address,
+        names.size,
+        outputNames.address,
+        outputNames.size,
+        made.address,
+      ),
+    );
     check(api, status, () => `run ${this.#name}`);
-    return hold ? outputValues.words.slice(0, outputs.length) : outputValues.words;
+    return made.words;
   }
 
   async #runBound(
@@ -118,14 +141,6 @@ export class RunCaller {
     }
   }
 
-  /** Arrays for a direct call, during which no other run can begin. */
-  #directFrame(inputs: number, outputs: number): readonly [Words, Words] {
-    if (this.#frame === undefined || this.#frame[0].count < inputs || this.#frame[1].count < outputs) {
-      this.#frame = [newWords(inputs), newWords(outputs)];
-    }
-    return this.#frame;
-  }
-
   #nameOf(name: string): Name {
     let found = this.#names.get(name);
     if (found === undefined) {
@@ -145,4 +160,10 @@ export class RunCaller {
     }
     return found;
   }
+}
+
+/** Writes the addresses of values into the arrays of a call. */
+function fill({ feeds, into }: RunValues, fed: Words, made: Words): void {
+  for (let index = 0; index < feeds.length; index++) fed.words[index] = feeds[index].value;
+  for (let index = 0; index < into.length; index++) made.words[index] = into[index]?.value ?? 0n;
 }

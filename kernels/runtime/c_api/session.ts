@@ -10,7 +10,7 @@ import type { Environment } from "./environment.ts";
 import { addressOf, cString, newWords, whileKept } from "./memory.ts";
 import { giveTurn, isTurnOver, Pace } from "./pace.ts";
 import { readPlacement, requirePlacement } from "./placement.ts";
-import { RunCaller } from "./run_call.ts";
+import { type Called, RunCaller, type RunValues } from "./run_call.ts";
 import { type SessionDefaults, withSessionOptions } from "./session_options.ts";
 import { CudaGraphs } from "./cuda_graph.ts";
 import { check } from "./status.ts";
@@ -153,8 +153,8 @@ export class OrtSession implements Session {
         tensor.acquire();
         used.push(tensor);
       }
-      const values = await this.#call({ inputs: this.inputs, feeds: fed, outputs, into }, feedBytes, options.signal);
-      return this.#wrap(outputs, into, values);
+      const values = this.#call({ inputs: this.inputs, feeds: fed, outputs, into }, feedBytes, options.signal);
+      return this.#wrap(outputs, into, values instanceof Promise ? await values : values);
     } finally {
       for (const tensor of used) tensor.release();
       if (--this.#runs === 0) this.#idle?.resolve();
@@ -165,21 +165,29 @@ export class OrtSession implements Session {
     return this.#ended ??= this.#end();
   }
 
-  async #call(values: Parameters<RunCaller["run"]>[0], feedBytes: number, signal: AbortSignal | undefined) {
+  /** Values of the outputs; without a promise when the run was called directly. */
+  #call(values: RunValues, feedBytes: number, signal: AbortSignal | undefined): Called {
     if (this.#graphs !== undefined) {
       // A recording belongs to the thread that made it: every run is called from this one.
-      return await this.#caller.run(values, this.#graphs.optionsFor(values.feeds, values.outputs, values.into), true);
+      return this.#caller.run(values, this.#graphs.optionsFor(values.feeds, values.outputs, values.into), true);
     }
     if (signal !== undefined) {
-      return await withTermination(this.#environment, signal, (options) => this.#caller.run(values, options, false));
+      return withTermination(this.#environment, signal, (options) => this.#caller.run(values, options, false));
     }
     const hold = this.#pace.isQuick(feedBytes);
-    let start = performance.now();
-    if (hold && isTurnOver(start)) {
-      await giveTurn();
-      start = performance.now();
+    const start = performance.now();
+    if (!hold || !isTurnOver(start)) return this.#timed(values, feedBytes, hold, start);
+    return giveTurn().then(() => this.#timed(values, feedBytes, hold, performance.now()));
+  }
+
+  #timed(values: RunValues, feedBytes: number, hold: boolean, start: number): Called {
+    const results = this.#caller.run(values, 0n, hold);
+    if (results instanceof Promise) {
+      return results.then((all) => {
+        this.#pace.learn(feedBytes, performance.now() - start);
+        return all;
+      });
     }
-    const results = await this.#caller.run(values, 0n, hold);
     this.#pace.learn(feedBytes, performance.now() - start);
     return results;
   }

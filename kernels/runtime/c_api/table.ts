@@ -119,8 +119,8 @@ export const FUNCTIONS = {
   TensorTypeAndShape_HasShape: { place: 390, parameters: ["u64"], result: "bool", nonblocking: false },
 
   /** session, run options, input names, inputs, count, output names, count, outputs */
-  Run: status(9, "u64", "u64", "u64", "u64", "usize", "u64", "usize", "u64"),
-  RunSlow: slow(9, "u64", "u64", "u64", "u64", "usize", "u64", "usize", "u64"),
+  Run: status(9, "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64"),
+  RunSlow: slow(9, "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64"),
   CreateRunOptions: status(39, "buffer"),
   RunOptionsSetTerminate: status(46, "u64"),
   /** run options, key, value */

@@ -16,7 +16,7 @@ import { check } from "./status.ts";
 export async function withTermination<T>(
   { api }: Environment,
   signal: AbortSignal,
-  run: (options: bigint) => Promise<T>,
+  run: (options: bigint) => T | Promise<T>,
 ): Promise<T> {
   const out = newWords(1).words;
   check(api, api.CreateRunOptions(out), "make run options");
