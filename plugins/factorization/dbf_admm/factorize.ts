@@ -14,7 +14,7 @@ import { randomWords } from "./random_signs.ts";
 import { errorGraph, refitGraph } from "./refit.ts";
 import { pairFlipsGraph } from "./pair_flips.ts";
 import { lowestPenalty, scheduleTable } from "./schedule.ts";
-import { LEAN_ELEMENTS, MOST_KEPT_ELEMENTS, openPool, type SessionPool } from "./sessions.ts";
+import { GPU_LEAN_ELEMENTS, LEAN_ELEMENTS, MOST_KEPT_ELEMENTS, openPool, type SessionPool } from "./sessions.ts";
 import { signDescentGraph } from "./sign_descent.ts";
 import { weigh, type Weighted, type WeightSource } from "./weigh.ts";
 import type { Weighting } from "./weighting.ts";
@@ -64,7 +64,12 @@ function blocksOf(runtime: Runtime, { tf32 }: Settings): { readonly leaf: number
 
 /** Whether sessions end after each use, as what they keep for their next run is more than a load costs. */
 function endsSessions(runtime: Runtime, rows: number, cols: number): boolean {
-  return runtime.provider === "cpu" || rows * cols > LEAN_ELEMENTS;
+  return runtime.provider === "cpu" || isLarge(runtime, rows, cols);
+}
+
+/** Whether memory counts for more than the time of loading sessions again. */
+function isLarge(runtime: Runtime, rows: number, cols: number): boolean {
+  return rows * cols > (runtime.provider === "cpu" ? LEAN_ELEMENTS : GPU_LEAN_ELEMENTS);
 }
 
 /** Iterates ADMM from random signs of B; A starts at zero. */
@@ -97,7 +102,7 @@ async function iterate(
     dispose(...Object.values(spare.A), ...Object.values(spare.B));
     spare = { A: {}, B: {} };
   };
-  const lean = n * m > LEAN_ELEMENTS || runtime.binding !== "c-api";
+  const large = isLarge(runtime, n, m), lean = large || runtime.binding !== "c-api";
   const shape: StepShape = {
     rows: n,
     cols: m,
@@ -129,7 +134,7 @@ async function iterate(
         sides[which] = { step: next.step_next, y: next.y_next, u: next.u_next, v: next.v_next };
         fixed = next.fixed_next;
         if (lean) discard();
-        if (n * m > LEAN_ELEMENTS) await pool.clear();
+        if (large) await pool.clear();
       }
       report();
     }
