@@ -16,11 +16,16 @@ export interface SelfTextOptions {
   /** Windows of a text of that length: each window then continues a piece of it, a quarter as long. Default: none. */
   readonly text?: readonly Int32Array[];
   readonly seed: number;
-  /** Windows generated together. Default 32. */
+  /** Windows generated together. Default: as many as `CACHE_BYTES` allows, at most 128. */
   readonly batch?: number;
   readonly signal?: AbortSignal;
   readonly progress?: (done: number, total: number) => void;
 }
+
+/** Caches of the windows that are generated together may take so much, before and after a step at once. */
+const CACHE_BYTES = { cpu: 2 ** 30, cuda: 2 ** 33, webgpu: 2 ** 31 } as const;
+/** More together gain nothing. */
+const MOST_TOGETHER = 128;
 
 /** Share of a window that comes from the text which it continues. */
 const PROMPT_SHARE = 1 / 4;
@@ -31,11 +36,14 @@ const PROMPT_SHARE = 1 / 4;
  * drawn uniformly from the vocabulary. End-of-sequence tokens do not end a window. The whole model is in use meanwhile, as in
  * any generation.
  *
- * @returns `count` windows of `length` token ids; the same for the same seed.
+ * @returns `count` windows of `length` token ids; the same for the same seed and provider.
  * @throws {RangeError} when the windows do not fit the model's context.
  */
 export async function selfText(model: LanguageModel, options: SelfTextOptions): Promise<Int32Array[]> {
-  const { count, length, seed, text = [], batch = 32, signal } = options;
+  const { count, length, seed, text = [], signal } = options;
+  const { runtime, cacheBytes } = model.decoder;
+  const fitting = Math.floor(CACHE_BYTES[runtime.provider] / (2 * cacheBytes * length));
+  const batch = options.batch ?? Math.max(1, Math.min(MOST_TOGETHER, fitting));
   const random = seededRandom(seed);
   const below = (bound: number) => Math.floor(random() * bound);
   const prompt = (): number[] => {

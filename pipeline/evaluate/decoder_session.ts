@@ -5,8 +5,11 @@
  */
 import type { Runtime, Session, Tensor, ValueInfo } from "../../kernels/runtime/types.ts";
 
-/** Prompts go through the model this many tokens at a time: bounds the logits that are computed along the way. */
+/** Prompts go through the model at most this many tokens at a time … */
 const PREFILL_CHUNK = 256;
+
+/** … and fewer where a batch would have more logits than this, as they are computed along the way: 256 MiB in float32. */
+const PREFILL_LOGITS = 2 ** 26;
 
 /** A loaded decoder, ready to start sequences. */
 export interface Decoder {
@@ -14,6 +17,8 @@ export interface Decoder {
   readonly runtime: Runtime;
   /** Length of a row of logits. */
   readonly vocabularySize: number;
+  /** Bytes of the cache for one token of one sequence. */
+  readonly cacheBytes: number;
   /** Starts a batch of sequences with an empty cache. */
   start(batch: number): DecoderState;
 }
@@ -74,7 +79,8 @@ export function openDecoder(session: Session, runtime: Runtime): Decoder {
     session,
     runtime,
     vocabularySize,
-    start: (batch) => startState(session, runtime, caches, positions, batch),
+    cacheBytes: caches.reduce((bytes, { past }) => bytes + tokenBytes(past), 0),
+    start: (batch) => startState(session, runtime, caches, positions, batch, vocabularySize),
   };
 }
 
@@ -84,9 +90,10 @@ function startState(
   caches: readonly Cache[],
   positions: boolean,
   batch: number,
+  vocabularySize: number,
 ): DecoderState {
   let past = caches.map(({ past }) => emptyCache(runtime, past, batch));
-  let masks = Array.from({ length: batch }, () => [] as number[]);
+  const mask = growingMask(batch);
   const release = () => {
     for (const tensor of past) tensor[Symbol.dispose]();
     past = [];
@@ -94,7 +101,7 @@ function startState(
 
   async function append(
     ids: Int32Array,
-    mask: Uint8Array | undefined,
+    added: Uint8Array | undefined,
     signal: AbortSignal | undefined,
     wantLogits: boolean,
   ): Promise<Tensor | undefined> {
@@ -104,16 +111,12 @@ function startState(
         `Cannot append ${ids.length} ids to a batch of ${batch}: give the same number, 1 or more, to each`,
       );
     }
-    masks = masks.map((row, index) => [
-      ...row,
-      ...Array.from({ length: fresh }, (_, place) => mask?.[index * fresh + place] ?? 1),
-    ]);
-    const length = masks[0].length;
-    const int64 = (values: readonly number[] | Int32Array, columns: number) =>
-      runtime.tensor("int64", BigInt64Array.from(values as number[], BigInt), [batch, columns]);
-    const own: Record<string, Tensor> = { input_ids: int64(ids, fresh), attention_mask: int64(masks.flat(), length) };
-    // Positions count real tokens only: padding on the left does not move a sequence.
-    if (positions) own.position_ids = int64(masks.flatMap((row) => positionsOf(row).slice(length - fresh)), fresh);
+    const fed = mask.append(fresh, added), { length } = mask;
+    const own: Record<string, Tensor> = {
+      input_ids: runtime.tensor("int64", BigInt64Array.from(ids, BigInt), [batch, fresh]),
+      attention_mask: runtime.tensor("int64", mask.values(), [batch, length]),
+    };
+    if (positions) own.position_ids = runtime.tensor("int64", fed, [batch, fresh]);
     const feeds = { ...own };
     caches.forEach((cache, index) => feeds[cache.past.name] = past[index]);
     try {
@@ -130,27 +133,28 @@ function startState(
   return {
     batch,
     get length() {
-      return masks[0].length;
+      return mask.length;
     },
-    append: async (ids, mask, signal) => (await append(ids, mask, signal, true))!,
+    append: async (ids, added, signal) => (await append(ids, added, signal, true))!,
     async prefill(prompts, signal) {
       const longest = Math.max(...prompts.map((prompt) => prompt.length));
       let logits: Tensor | undefined;
       // Without a cache everything has to go in at once.
-      const chunk = caches.length === 0 ? longest : PREFILL_CHUNK;
+      const fitting = Math.max(1, Math.floor(PREFILL_LOGITS / (batch * vocabularySize)));
+      const chunk = caches.length === 0 ? longest : Math.min(PREFILL_CHUNK, fitting);
       for (let start = 0; start < longest; start += chunk) {
         const end = Math.min(start + chunk, longest);
         const ids = new Int32Array(batch * (end - start));
-        const mask = new Uint8Array(ids.length);
+        const real = new Uint8Array(ids.length);
         prompts.forEach((prompt, row) => {
           for (let column = start; column < end; column++) {
             const index = column - (longest - prompt.length);
             if (index < 0) continue;
             ids[row * (end - start) + column - start] = prompt[index];
-            mask[row * (end - start) + column - start] = 1;
+            real[row * (end - start) + column - start] = 1;
           }
         });
-        logits = await append(ids, mask, signal, end === longest);
+        logits = await append(ids, real, signal, end === longest);
       }
       if (logits === undefined) throw new RangeError("Cannot start from an empty prompt: give at least one token");
       return logits;
@@ -159,20 +163,72 @@ function startState(
   };
 }
 
-/** Position of every token of a row: the number of real tokens before it; 0 for padding. */
-function positionsOf(mask: readonly number[]): number[] {
-  let count = 0;
-  return mask.map((real) => real === 1 ? count++ : 0);
+/** Which tokens of each sequence are real. */
+interface GrowingMask {
+  /** Tokens a sequence. */
+  readonly length: number;
+  /**
+   * Adds tokens, all real unless `added` `(batch, fresh)` has a 0, and returns their positions `(batch, fresh)`. Positions count real tokens
+   * only, as padding on the left does not move a sequence; padding has 0.
+   */
+  append(fresh: number, added: Uint8Array | undefined): BigInt64Array<ArrayBuffer>;
+  /** `(batch, length)`, 1 for real tokens. */
+  values(): BigInt64Array<ArrayBuffer>;
 }
 
-/** A cache of no tokens, `(batch, kvHeads, 0, headDim)`. */
-function emptyCache(runtime: Runtime, past: ValueInfo, batch: number): Tensor {
+function growingMask(batch: number): GrowingMask {
+  let length = 0, capacity = 256;
+  let rows = Array.from({ length: batch }, () => new BigInt64Array(capacity));
+  const counts = new Array<bigint>(batch).fill(0n);
+  return {
+    get length() {
+      return length;
+    },
+    append(fresh, added) {
+      while (length + fresh > capacity) capacity *= 2;
+      const places = new BigInt64Array(batch * fresh);
+      rows = rows.map((row, index) => {
+        let wide = row;
+        if (row.length < capacity) {
+          wide = new BigInt64Array(capacity);
+          wide.set(row);
+        }
+        for (let place = 0; place < fresh; place++) {
+          const real = (added?.[index * fresh + place] ?? 1) !== 0;
+          wide[length + place] = real ? 1n : 0n;
+          if (real) places[index * fresh + place] = counts[index]++;
+        }
+        return wide;
+      });
+      length += fresh;
+      return places;
+    },
+    values() {
+      const all = new BigInt64Array(batch * length);
+      rows.forEach((row, index) => all.set(row.subarray(0, length), index * length));
+      return all;
+    },
+  };
+}
+
+function cacheShape(past: ValueInfo): { readonly heads: number; readonly size: number } {
   const [, heads, , size] = past.shape;
   if (past.shape.length !== 4 || typeof heads !== "number" || typeof size !== "number") {
     throw new TypeError(
       `Cannot use "${past.name}" of shape [${past.shape}] as a cache: it must be [batch, heads, length, size] with numbers for heads and size`,
     );
   }
+  return { heads, size };
+}
+
+function tokenBytes(past: ValueInfo): number {
+  const { heads, size } = cacheShape(past);
+  return heads * size * (past.dtype === "float32" ? 4 : 2);
+}
+
+/** A cache of no tokens, `(batch, kvHeads, 0, headDim)`. */
+function emptyCache(runtime: Runtime, past: ValueInfo, batch: number): Tensor {
+  const { heads, size } = cacheShape(past);
   const data = past.dtype === "float32" ? new Float32Array(0) : new Uint16Array(0);
   return runtime.tensor(past.dtype, data, [batch, heads, 0, size]);
 }

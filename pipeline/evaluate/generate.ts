@@ -3,10 +3,12 @@
  *
  * @module
  */
+import type { Tensor } from "../../kernels/runtime/types.ts";
+import { chooseGraph } from "./choose_graph.ts";
 import { detokenizer } from "./detokenizer.ts";
 import type { LanguageModel } from "./language_model.ts";
 import { lastRowGraph } from "./last_row_graph.ts";
-import { checkSampling, sampleToken, type SamplingOptions, seededRandom } from "./sample.ts";
+import { checkSampling, requireFinite, sampleToken, type SamplingOptions, seededRandom } from "./sample.ts";
 
 /** How a text is generated. */
 export interface GenerateOptions extends SamplingOptions {
@@ -73,9 +75,8 @@ export async function* generateBatch(
   const ends = new Set(options.ignoreEos ? [] : model.eos);
   const random = prompts.map((_, index) => seededRandom((options.seed ?? 0) + index));
   const seen = prompts.map((prompt) => new Set(prompt));
-  const { decoder } = model;
-  await using lastRow = await decoder.runtime.load(lastRowGraph(logitsDType(model)), { name: "last row of logits" });
-  using state = decoder.start(prompts.length);
+  await using choice = await openChoice(model, options);
+  using state = model.decoder.start(prompts.length);
 
   let done = prompts.map(() => false);
   let next = new Int32Array(prompts.length);
@@ -84,18 +85,75 @@ export async function* generateBatch(
     using logits = step === 0
       ? await state.prefill(prompts, options.signal)
       : await state.append(next, undefined, options.signal);
-    const { row } = await lastRow.run({ logits });
-    const values = await row.read() as Float32Array;
-    row[Symbol.dispose]();
-    next = Int32Array.from(prompts, (_, index) => {
-      const start = index * decoder.vocabularySize;
-      return sampleToken(values.slice(start, start + decoder.vocabularySize), options, seen[index], random[index]);
-    });
+    next = await choice.choose(logits, seen, random);
     done = done.map((was, index) => was || ends.has(next[index]));
     next.forEach((token, index) => seen[index].add(token));
     yield Array.from(next, (token, index) => done[index] ? undefined : token);
     if (done.every(Boolean)) return;
   }
+}
+
+/** Chooses the next token of every sequence. */
+interface Choice extends AsyncDisposable {
+  choose(
+    logits: Tensor,
+    seen: readonly ReadonlySet<number>[],
+    random: readonly (() => number)[],
+  ): Promise<Int32Array<ArrayBuffer>>;
+}
+
+/** On the device, unless the options need a row of logits in JavaScript. */
+function openChoice(model: LanguageModel, options: SamplingOptions): Promise<Choice> {
+  const { topK = 0, topP = 1, minP = 0, repetitionPenalty = 1 } = options;
+  return topK === 0 && topP === 1 && minP === 0 && repetitionPenalty === 1
+    ? choiceOnDevice(model, options.temperature ?? 0)
+    : choiceInRows(model, options);
+}
+
+async function choiceOnDevice(model: LanguageModel, temperature: number): Promise<Choice> {
+  const { runtime, vocabularySize } = model.decoder, draws = temperature > 0;
+  const session = await runtime.load(chooseGraph(logitsDType(model), vocabularySize, draws), {
+    name: "choice of tokens",
+    tf32: false,
+  });
+  return {
+    async choose(logits, _seen, random) {
+      using own = new DisposableStack();
+      const scalars = (values: readonly number[], shape: readonly number[]) =>
+        own.use(runtime.tensor("float32", Float32Array.from(values), shape));
+      const { token, largest } = await session.run({
+        logits,
+        ...(draws
+          ? {
+            uniform: scalars(random.map((each) => each()), [random.length, 1]),
+            temperature: scalars([temperature], []),
+          }
+          : {}),
+      });
+      own.use(token);
+      own.use(largest);
+      requireFinite(await largest.read() as Float32Array);
+      return Int32Array.from(await token.read() as BigInt64Array, Number);
+    },
+    [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
+  };
+}
+
+async function choiceInRows(model: LanguageModel, options: SamplingOptions): Promise<Choice> {
+  const { runtime, vocabularySize } = model.decoder;
+  const session = await runtime.load(lastRowGraph(logitsDType(model)), { name: "last row of logits" });
+  return {
+    async choose(logits, seen, random) {
+      const { row } = await session.run({ logits });
+      const values = await row.read() as Float32Array;
+      row[Symbol.dispose]();
+      return Int32Array.from(random, (each, index) => {
+        const start = index * vocabularySize;
+        return sampleToken(values.slice(start, start + vocabularySize), options, seen[index], each);
+      });
+    },
+    [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
+  };
 }
 
 function stepsToTake(model: LanguageModel, prompts: readonly (readonly number[])[], maxTokens?: number): number {

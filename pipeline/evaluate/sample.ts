@@ -70,20 +70,19 @@ export function sampleToken(
     }
   }
   const best = argmax(logits);
-  if (!Number.isFinite(logits[best])) {
-    throw new RangeError(
-      `Cannot choose a token as the model's logits are ${logits[best]}: the model is damaged, or its numbers overflow`,
-    );
-  }
+  requireFinite([logits[best]]);
   const temperature = options.temperature ?? 0;
   if (temperature === 0) return best;
 
   const topK = options.topK ?? 0;
   const topP = options.topP ?? 1;
   const minP = options.minP ?? 0;
-  const probability = (id: number) => Math.exp((logits[id] - logits[best]) / temperature); // relative to the best
+  // Relative to the best.
+  const relative = new Float64Array(logits.length);
+  for (let id = 0; id < logits.length; id++) relative[id] = Math.exp((logits[id] - logits[best]) / temperature);
+  const probability = (id: number) => relative[id];
   let ids: number[] = [];
-  for (let id = 0; id < logits.length; id++) if (probability(id) > 0 && probability(id) >= minP) ids.push(id);
+  for (let id = 0; id < logits.length; id++) if (relative[id] > 0 && relative[id] >= minP) ids.push(id);
   if (topK > 0 || topP < 1) ids.sort((a, b) => logits[b] - logits[a] || a - b);
   if (topK > 0) ids = ids.slice(0, topK);
   let total = ids.reduce((sum, id) => sum + probability(id), 0);
@@ -100,6 +99,20 @@ export function sampleToken(
     if (rest < 0) return id;
   }
   return ids[ids.length - 1];
+}
+
+/**
+ * Checks the largest logit of each row.
+ *
+ * @throws {RangeError} when one is not finite.
+ */
+export function requireFinite(largest: Iterable<number>): void {
+  for (const logit of largest) {
+    if (Number.isFinite(logit)) continue;
+    throw new RangeError(
+      `Cannot choose a token as the model's logits are ${logit}: the model is damaged, or its numbers overflow`,
+    );
+  }
 }
 
 /**
