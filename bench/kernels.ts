@@ -2,7 +2,8 @@
  * `deno task bench kernels`: time of one linear layer as ONNX Runtime runs it, by our operators and by its own, in one run.
  *
  * Every contender cycles over distinct layers whose weights total more than the last-level cache, as a model does. The
- * contenders take turns, and ratios are medians over turns, so that other work on the machine hits all of them alike.
+ * contenders take turns, and ratios are medians over turns, so that other work on the machine hits all of them alike. Every
+ * turn begins with an untimed pass: ONNX Runtime's threads spin for about a millisecond after a session's run.
  *
  *   deno task bench kernels                       4096 x 4096 and 4096 x 14336, 1 and 128 rows
  *   deno task bench kernels --sizes 8192x8192 --rows 1 --turns 30 --threads 1
@@ -71,7 +72,9 @@ async function load(runtime: Runtime, contender: Contender, shape: LayerShape, t
   return { contender, session, copies, feeds, outputs, times: [] };
 }
 
+/** Times one pass, after an untimed one: until it ends, the threads of the contender before still spin for work. */
 async function turn({ session, feeds, outputs, copies, times }: Loaded): Promise<void> {
+  await session.run(feeds, { into: outputs });
   const started = performance.now();
   await session.run(feeds, { into: outputs });
   times.push((performance.now() - started) * 1000 / copies);

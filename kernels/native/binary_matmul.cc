@@ -108,9 +108,9 @@ struct Work {
       for (size_t row = 0; row < rows; row++) {
         const RowTable& table = tables[row];
         if (table.fast) {
-          kernels.fastSums(signs, words, count, table.quantized, table.scales, sums);
+          kernels.fastSums(signs, words, count, table.quantized, table.scales, sums, row == 0);
         } else {
-          kernels.exactSums(signs, words, count, table.exact, sums);
+          kernels.exactSums(signs, words, count, table.exact, sums, row == 0);
         }
         for (size_t i = 0; i < outputs; i++) sums[i] *= scale[i];
         const size_t to = (firstRow + row) * call.n + first;

@@ -31,13 +31,14 @@ void exactTable(const float* x, size_t words, float* table) {
   }
 }
 
-// Adds `words` words of kBlocks blocks, which are `stride` words apart, to `sums`.
-template <int kBlocks>
-inline void exactPanel(const uint32_t* signs, size_t stride, size_t words, const float* table, float* sums) {
+// Adds `words` words of kBlocks blocks, which are `stride` words apart, to `sums`, and with kAhead fetches as many from `next`.
+template <int kBlocks, bool kAhead>
+inline void exactPanel(const uint32_t* signs, size_t stride, size_t words, const float* table, float* sums, uintptr_t next) {
   constexpr int kHalves = 2 * kBlocks;
   __m256 accumulators[kHalves];
   for (int i = 0; i < kHalves; i++) accumulators[i] = _mm256_setzero_ps();
   for (size_t word = 0; word < words; word++, table += kTableEntries) {
+    for (int i = 0; kAhead && i < kBlocks; i++) fetch(next + (i * stride + word) * kBlockRows * sizeof(uint32_t));
     __m256i bits[kHalves];
     for (int i = 0; i < kHalves; i++) {
       const uint32_t* at = signs + ((i / 2) * stride + word) * kBlockRows + (i % 2) * 8;
@@ -62,19 +63,23 @@ inline void exactPanel(const uint32_t* signs, size_t stride, size_t words, const
   }
 }
 
-void exactSums(const uint32_t* signs, size_t words, size_t blocks, const float* table, float* sums) {
+template <bool kAhead>
+void exactStrip(const uint32_t* signs, size_t words, size_t blocks, const float* table, float* sums) {
   for (size_t i = 0; i < blocks * kBlockRows; i++) sums[i] = 0;
   for (size_t word = 0; word < words; word += kPanelWords) {
     const size_t count = words - word < kPanelWords ? words - word : kPanelWords;
-    const float* t = table + word * kTableEntries;
+    const auto panel = [&](size_t block, size_t step, auto run) {
+      run(signs + (block * words + word) * kBlockRows, words, count, table + word * kTableEntries, sums + block * kBlockRows,
+          signsAfter(signs, words, blocks, block, step, word, count));
+    };
     size_t block = 0;
-    for (; block + 2 <= blocks; block += 2) {
-      exactPanel<2>(signs + (block * words + word) * kBlockRows, words, count, t, sums + block * kBlockRows);
-    }
-    if (block < blocks) {
-      exactPanel<1>(signs + (block * words + word) * kBlockRows, words, count, t, sums + block * kBlockRows);
-    }
+    for (; block + 2 <= blocks; block += 2) panel(block, 2, exactPanel<2, kAhead>);
+    if (block < blocks) panel(block, 1, exactPanel<1, kAhead>);
   }
+}
+
+void exactSums(const uint32_t* signs, size_t words, size_t blocks, const float* table, float* sums, bool ahead) {
+  (ahead ? exactStrip<true> : exactStrip<false>)(signs, words, blocks, table, sums);
 }
 
 inline float largestOf(__m256 v) {
@@ -112,7 +117,8 @@ bool fastTable(const float* x, size_t words, int8_t* table, float* scales) {
   return true;
 }
 
-void fastSums(const uint32_t* signs, size_t words, size_t blocks, const int8_t* table, const float* scales, float* sums) {
+void fastSums(const uint32_t* signs, size_t words, size_t blocks, const int8_t* table, const float* scales, float* sums, bool) {
+  // One stream through the signs: the processor fetches it by itself.
   const __m256i nibble = _mm256_set1_epi8(15);
   const __m256i transpose = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,  //
                                              0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);

@@ -9,8 +9,8 @@ namespace {
 bool fastTable(const float* x, size_t words, int8_t* table, float* scales) {
   return kAvx2Kernels.fastTable(x, words, table, scales);
 }
-void fastSums(const uint32_t* signs, size_t words, size_t blocks, const int8_t* table, const float* scales, float* sums) {
-  kAvx2Kernels.fastSums(signs, words, blocks, table, scales, sums);
+void fastSums(const uint32_t* signs, size_t words, size_t blocks, const int8_t* table, const float* scales, float* sums, bool ahead) {
+  kAvx2Kernels.fastSums(signs, words, blocks, table, scales, sums, ahead);
 }
 void fromHalf(const uint16_t* in, size_t count, float* out) { kAvx2Kernels.fromHalf(in, count, out); }
 void toHalf(const float* in, size_t count, uint16_t* out) { kAvx2Kernels.toHalf(in, count, out); }

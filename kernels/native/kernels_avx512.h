@@ -24,14 +24,17 @@ void exactTable(const float* x, size_t words, float* table) {
   for (size_t group = 0; group < 8 * words; group++) _mm512_store_ps(table + 16 * group, groupSums(x + 4 * group));
 }
 
-// Adds `words` words of kBlocks blocks, which are `stride` words apart, to `sums`.
-template <int kBlocks>
-inline void exactPanel(const uint32_t* signs, size_t stride, size_t words, const float* table, float* sums) {
+// Adds `words` words of kBlocks blocks, which are `stride` words apart, to `sums`, and with kAhead fetches as many from `next`.
+template <int kBlocks, bool kAhead>
+inline void exactPanel(const uint32_t* signs, size_t stride, size_t words, const float* table, float* sums, uintptr_t next) {
   __m512 accumulators[kBlocks];
   for (int i = 0; i < kBlocks; i++) accumulators[i] = _mm512_setzero_ps();
   for (size_t word = 0; word < words; word++, table += kTableEntries) {
     __m512i bits[kBlocks];
-    for (int i = 0; i < kBlocks; i++) bits[i] = _mm512_loadu_si512(signs + (i * stride + word) * kBlockRows);
+    for (int i = 0; i < kBlocks; i++) {
+      if (kAhead) fetch(next + (i * stride + word) * kBlockRows * sizeof(uint32_t));
+      bits[i] = _mm512_loadu_si512(signs + (i * stride + word) * kBlockRows);
+    }
 #pragma GCC unroll 8
     for (int group = 0; group < 8; group++) {
       const __m512 sums4 = _mm512_load_ps(table + 16 * group);
@@ -47,22 +50,24 @@ inline void exactPanel(const uint32_t* signs, size_t stride, size_t words, const
   }
 }
 
-void exactSums(const uint32_t* signs, size_t words, size_t blocks, const float* table, float* sums) {
+template <bool kAhead>
+void exactStrip(const uint32_t* signs, size_t words, size_t blocks, const float* table, float* sums) {
   for (size_t i = 0; i < blocks * kBlockRows; i++) sums[i] = 0;
   for (size_t word = 0; word < words; word += kPanelWords) {
     const size_t count = words - word < kPanelWords ? words - word : kPanelWords;
-    const float* t = table + word * kTableEntries;
+    const auto panel = [&](size_t block, size_t step, auto run) {
+      run(signs + (block * words + word) * kBlockRows, words, count, table + word * kTableEntries, sums + block * kBlockRows,
+          signsAfter(signs, words, blocks, block, step, word, count));
+    };
     size_t block = 0;
-    for (; block + 8 <= blocks; block += 8) {
-      exactPanel<8>(signs + (block * words + word) * kBlockRows, words, count, t, sums + block * kBlockRows);
-    }
-    for (; block + 2 <= blocks; block += 2) {
-      exactPanel<2>(signs + (block * words + word) * kBlockRows, words, count, t, sums + block * kBlockRows);
-    }
-    if (block < blocks) {
-      exactPanel<1>(signs + (block * words + word) * kBlockRows, words, count, t, sums + block * kBlockRows);
-    }
+    for (; block + 8 <= blocks; block += 8) panel(block, 8, exactPanel<8, kAhead>);
+    for (; block + 2 <= blocks; block += 2) panel(block, 2, exactPanel<2, kAhead>);
+    if (block < blocks) panel(block, 1, exactPanel<1, kAhead>);
   }
+}
+
+void exactSums(const uint32_t* signs, size_t words, size_t blocks, const float* table, float* sums, bool ahead) {
+  (ahead ? exactStrip<true> : exactStrip<false>)(signs, words, blocks, table, sums);
 }
 
 }  // namespace

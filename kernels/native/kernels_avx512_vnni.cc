@@ -31,8 +31,11 @@ bool fastTable(const float* x, size_t words, int8_t* table, float* scales) {
   return true;
 }
 
-template <int kBlocks>
-inline void fastPanel(const uint32_t* signs, size_t stride, size_t words, const int8_t* table, const float* scales, float* sums) {
+// Adds `words` words of kBlocks blocks, which are `stride` words apart, to `sums`, and with kAhead fetches as many from
+// `next`.
+template <int kBlocks, bool kAhead>
+inline void fastPanel(const uint32_t* signs, size_t stride, size_t words, const int8_t* table, const float* scales, float* sums,
+                      uintptr_t next) {
   const __m512i nibble = _mm512_set1_epi8(15), byteOffset = _mm512_set1_epi32(0x30201000), ones = _mm512_set1_epi8(1);
   __m512 accumulators[kBlocks];
   for (int i = 0; i < kBlocks; i++) accumulators[i] = _mm512_loadu_ps(sums + 16 * i);
@@ -41,6 +44,7 @@ inline void fastPanel(const uint32_t* signs, size_t stride, size_t words, const 
     const __m512 scale = _mm512_set1_ps(scales[word]);
 #pragma GCC unroll 8
     for (int i = 0; i < kBlocks; i++) {
+      if (kAhead) fetch(next + (i * stride + word) * kBlockRows * sizeof(uint32_t));
       const __m512i bits = _mm512_loadu_si512(signs + (i * stride + word) * kBlockRows);
       // (bits & 15) | offset of the byte's table
       const __m512i lowIndex = _mm512_ternarylogic_epi32(bits, nibble, byteOffset, 0xEA);
@@ -53,19 +57,23 @@ inline void fastPanel(const uint32_t* signs, size_t stride, size_t words, const 
   for (int i = 0; i < kBlocks; i++) _mm512_storeu_ps(sums + 16 * i, accumulators[i]);
 }
 
-void fastSums(const uint32_t* signs, size_t words, size_t blocks, const int8_t* table, const float* scales, float* sums) {
+template <bool kAhead>
+void fastStrip(const uint32_t* signs, size_t words, size_t blocks, const int8_t* table, const float* scales, float* sums) {
   for (size_t i = 0; i < blocks * kBlockRows; i++) sums[i] = 0;
   for (size_t word = 0; word < words; word += kFastPanelWords) {
     const size_t count = words - word < kFastPanelWords ? words - word : kFastPanelWords;
-    const int8_t* t = table + word * kTableEntries;
+    const auto panel = [&](size_t block, size_t step, auto run) {
+      run(signs + (block * words + word) * kBlockRows, words, count, table + word * kTableEntries, scales + word,
+          sums + block * kBlockRows, signsAfter(signs, words, blocks, block, step, word, count));
+    };
     size_t block = 0;
-    for (; block + 4 <= blocks; block += 4) {
-      fastPanel<4>(signs + (block * words + word) * kBlockRows, words, count, t, scales + word, sums + block * kBlockRows);
-    }
-    for (; block < blocks; block++) {
-      fastPanel<1>(signs + (block * words + word) * kBlockRows, words, count, t, scales + word, sums + block * kBlockRows);
-    }
+    for (; block + 4 <= blocks; block += 4) panel(block, 4, fastPanel<4, kAhead>);
+    for (; block < blocks; block++) panel(block, 1, fastPanel<1, kAhead>);
   }
+}
+
+void fastSums(const uint32_t* signs, size_t words, size_t blocks, const int8_t* table, const float* scales, float* sums, bool ahead) {
+  (ahead ? fastStrip<true> : fastStrip<false>)(signs, words, blocks, table, scales, sums);
 }
 
 void fromHalf(const uint16_t* in, size_t count, float* out) { kAvx2Kernels.fromHalf(in, count, out); }

@@ -21,7 +21,7 @@ void exactTable(const float* x, size_t words, float* table) {
   for (size_t i = 0; i < words * kWordColumns; i++) table[i] = x[i];
 }
 
-void exactSums(const uint32_t* signs, size_t words, size_t blocks, const float* table, float* sums) {
+void exactSums(const uint32_t* signs, size_t words, size_t blocks, const float* table, float* sums, bool) {
   const uint32x4_t signBit = vdupq_n_u32(0x80000000u);
   for (size_t block = 0; block < blocks; block++, sums += kBlockRows) {
     float32x4_t accumulators[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
@@ -65,7 +65,7 @@ bool fastTable(const float* x, size_t words, int8_t* table, float* scales) {
   return true;
 }
 
-void fastSums(const uint32_t* signs, size_t words, size_t blocks, const int8_t* table, const float* scales, float* sums) {
+void fastSums(const uint32_t* signs, size_t words, size_t blocks, const int8_t* table, const float* scales, float* sums, bool) {
   const uint8x16_t nibble = vdupq_n_u8(15);
   for (size_t block = 0; block < blocks; block++, sums += kBlockRows) {
     float32x4_t accumulators[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};

@@ -20,7 +20,7 @@ void exactTable(const float* x, size_t words, float* table) {
   }
 }
 
-void exactSums(const uint32_t* signs, size_t words, size_t blocks, const float* table, float* sums) {
+void exactSums(const uint32_t* signs, size_t words, size_t blocks, const float* table, float* sums, bool) {
   for (size_t block = 0; block < blocks; block++, sums += kBlockRows) {
     for (size_t row = 0; row < kBlockRows; row++) sums[row] = 0;
     for (size_t word = 0; word < words; word++, signs += kBlockRows) {
@@ -56,7 +56,7 @@ bool fastTable(const float* x, size_t words, int8_t* table, float* scales) {
   return true;
 }
 
-void fastSums(const uint32_t* signs, size_t words, size_t blocks, const int8_t* table, const float* scales, float* sums) {
+void fastSums(const uint32_t* signs, size_t words, size_t blocks, const int8_t* table, const float* scales, float* sums, bool) {
   for (size_t block = 0; block < blocks; block++, sums += kBlockRows) {
     for (size_t row = 0; row < kBlockRows; row++) sums[row] = 0;
     for (size_t word = 0; word < words; word++, signs += kBlockRows) {
