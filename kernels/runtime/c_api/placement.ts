@@ -51,6 +51,11 @@ export function requirePlacement(
 ): void {
   for (const operator of operators) {
     const nodes = placements.filter((node) => node.operator === operator);
+    if (placements.length === 0) {
+      throw new Error(
+        `Cannot tell where ${operator} of ${session} is: ONNX Runtime recorded no placements on ${provider}, as WebGPU's provider reports none; load the graph without requirePlacement`,
+      );
+    }
     if (nodes.length === 0) {
       const present = [...new Set(placements.map((node) => node.operator))].sort().join(", ");
       throw new Error(

@@ -44,7 +44,8 @@ Deno.test("run() rejects with ONNX Runtime's text, and the session works on", as
   assertMatch(error.message, /Cannot run product: ONNX Runtime says .*MatMul/s);
   using small = runtime.empty("float32", [1, 1]);
   using c = runtime.tensor("float32", new Float32Array(6), [3, 2]);
-  await assertRejects(() => session.run({ a, b: c }, { into: { y: small } }), OrtError, "shape");
+  const misfit = await assertRejects(() => session.run({ a, b: c }, { into: { y: small } }), OrtError);
+  assertMatch(misfit.message, /shape|size mismatch/);
   const { y } = await session.run({ a, b: c });
   assertEquals(y.shape, [2, 2]);
   y[Symbol.dispose]();

@@ -25,16 +25,25 @@ function binaryModel(signs: Uint8Array<ArrayBuffer>): Uint8Array {
   return encodeModel(g);
 }
 
-Deno.test("recordPlacement lists every node with its provider", async () => {
+/** ONNX Runtime 1.30 records nothing for WebGPU. */
+const recorded = provider !== "webgpu";
+
+Deno.test("recordPlacement lists every node with its provider, or none on WebGPU", async () => {
   await using runtime = await open();
   await using session = await runtime.load(doubleModel(), { recordPlacement: true });
-  assertEquals(session.placement?.map(({ operator, provider }) => [operator, provider]), [["Add", provider]]);
+  const placed = session.placement?.map(({ operator, provider }) => [operator, provider]);
+  assertEquals(placed, recorded ? [["Add", provider]] : []);
   await using silent = await runtime.load(doubleModel());
   assertEquals(silent.placement, undefined);
 });
 
 Deno.test("requirePlacement accepts nodes on the session's provider and names operators that are not there", async () => {
   await using runtime = await open();
+  if (!recorded) {
+    const error = await assertRejects(() => runtime.load(doubleModel(), { requirePlacement: ["Add"] }), Error);
+    assertStringIncludes(error.message, "recorded no placements on webgpu");
+    return;
+  }
   await using session = await runtime.load(doubleModel(), { requirePlacement: ["Add"] });
   assert(session.placement!.length > 0);
   const error = await assertRejects(() => runtime.load(doubleModel(), { requirePlacement: ["MatMul"] }), Error);
