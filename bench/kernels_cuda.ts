@@ -64,7 +64,7 @@ function cut<A extends Uint8Array<ArrayBuffer> | Uint16Array<ArrayBuffer>>(from:
   return out;
 }
 
-/** Rank as the planner rounds it: rows of 16-bit activations stay aligned to 16 bytes. */
+/** Rank as `--set allocation.step=16` rounds it: rows of 16-bit activations stay aligned to 16 bytes. */
 const rankOf = (bits: number, { outputs, cols }: Shape) =>
   Math.floor(bits * outputs * cols / (outputs + cols) / 16) * 16;
 

@@ -140,7 +140,7 @@ def prefill(library, rows_list, dtype=torch.float16, path=AUTOMATIC):
         for bits in (1, 2):
             k = middle(n, m, bits)
             if dtype == torch.float16 and path == AUTOMATIC:
-                k = k // 16 * 16  # as the planner rounds it
+                k = k // 16 * 16  # as --set allocation.step=16 rounds it
             count = 4
             signs = [(packed(k, m), packed(n, k)) for _ in range(count)]
             dense = [(torch.randn(k, m, device="cuda", dtype=dtype).sign(), torch.randn(n, k, device="cuda", dtype=dtype).sign())
