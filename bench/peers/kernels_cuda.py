@@ -117,18 +117,22 @@ def decode(library, rate, rows_list, dtype=torch.float16):
                 mid = torch.full((k,), m**-0.5, device="cuda", dtype=dtype)
                 a = torch.full((n,), k**-0.5, device="cuda", dtype=dtype)
 
-                def run():
+                def run(path=AUTOMATIC):
                     for f, s in zip(first, second):
-                        library(x, f, mid, h)
-                        library(h, s, a, y)
+                        library(x, f, mid, h, path)
+                        library(h, s, a, y, path)
 
                 time = seconds(run) / count
+                # Where few rows become many: what the prefill kernels would take.
+                as_prefill = {name: seconds(lambda: run(path)) / count * 1e6 for name, path in (("wgmma", WGMMA), ("mma", MMA))
+                              if rows >= 4 and (name == "mma" or k % 8 == 0)}
                 results.append(dict(shape=[n, m], bits=bits, k=k, rows=rows, layers=count, bytes=layer_bytes, us=time * 1e6,
                                     ofCopy=layer_bytes / time / rate, cublasUs=dense_time[rows] * 1e6,
-                                    faster=dense_time[rows] / time))
+                                    faster=dense_time[rows] / time, prefillUs=as_prefill))
                 r = results[-1]
                 print(f"decode {n}x{m} {bits} bit {rows:3d} rows: {r['us']:8.2f} us  {layer_bytes / time / 1e12:5.2f} TB/s "
-                      f"= {100 * r['ofCopy']:5.1f} % of copy   cuBLAS {r['cublasUs']:8.2f} us ({r['faster']:.2f}x)", flush=True)
+                      f"= {100 * r['ofCopy']:5.1f} % of copy   cuBLAS {r['cublasUs']:8.2f} us ({r['faster']:.2f}x)"
+                      + "".join(f"   as prefill, {name} {us:.2f} us" for name, us in as_prefill.items()), flush=True)
             del first, second
     return results
 
