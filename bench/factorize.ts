@@ -22,6 +22,7 @@ import { writeSafetensors } from "../pipeline/checkpoint/safetensors_writer.ts";
 import { parseArgs } from "@std/cli/parse-args";
 import { factorize } from "../plugins/factorization/dbf_admm/factorize.ts";
 import { estimate } from "../plugins/factorization/dbf_admm/estimate.ts";
+import { hasNativeOps } from "../plugins/factorization/dbf_admm/native_ops.ts";
 import { dbfAdmmOptions, settingsOf } from "../plugins/factorization/dbf_admm/options.ts";
 import { weightingOf } from "../plugins/factorization/dbf_admm/weighting.ts";
 import type { DbfFactors } from "../pipeline/stream/stage.ts";
@@ -142,6 +143,7 @@ export async function main(args: readonly string[]): Promise<void> {
         })();
         // A fresh runtime for every matrix: graph building and session creation count.
         await using runtime = await openRuntime({ provider, threads: Number(flags.threads) });
+        const settings = settingsOf(options, hasNativeOps(runtime));
         const start = performance.now();
         const factors = await factorize(
           {
@@ -153,13 +155,13 @@ export async function main(args: readonly string[]): Promise<void> {
             readRows: (start, end) => Promise.resolve(data.subarray(start * cols, end * cols)),
             weighting: weightingOf(importance, rows, cols, name),
           },
-          settingsOf(options),
+          settings,
           { runtime },
         );
         const seconds = (performance.now() - start) / 1000;
         const to = `${effort}.${name}@${bits}.safetensors`;
         await save(`${out}/${to}`, factors);
-        const { flops = 0 } = estimate({ name, block: 0, role: "", rows, cols, rank }, settingsOf(options));
+        const { flops = 0 } = estimate({ name, block: 0, role: "", rows, cols, rank }, settings);
         rates[to] = { gflops: flops / seconds / 1e9, share: flops / seconds / large };
         results.push({ name, bits, rank, seconds, file: to, effort });
         if (!flags.json) {

@@ -77,6 +77,10 @@ export function makeFingerprint(parts: {
     provider: runtime.provider,
     onnxruntime: `${runtime.version} (${runtime.binding})`,
     threads: recipe.threads ?? navigator.hardwareConcurrency,
-    instructionSet: `${instructionSet()} ${runtime.nativeKernels?.isa ?? "portable"}`,
+    instructionSet: [
+      instructionSet(),
+      runtime.nativeKernels?.isa ?? "portable",
+      ...runtime.nativeKernels?.operators ?? [],
+    ].join(" "),
   };
 }

@@ -4,8 +4,9 @@
 #include <atomic>
 #include <cstring>
 #include <exception>
-#include <memory>
 #include <new>
+
+#include "scratch.h"
 
 namespace dbf {
 namespace {
@@ -24,27 +25,6 @@ constexpr size_t kLeastRangeBlocks = 64;
 constexpr size_t kStripBlocks = 16;
 
 size_t divideUp(size_t a, size_t b) { return (a + b - 1) / b; }
-
-// Memory of a thread, kept for its next call: aligned, grown as needed.
-class Scratch {
- public:
-  void* ensure(size_t bytes) {
-    if (bytes > size_) {
-      memory_.reset();
-      size_ = 0;
-      memory_.reset(::operator new(bytes, std::align_val_t{64}));
-      size_ = bytes;
-    }
-    return memory_.get();
-  }
-
- private:
-  struct Free {
-    void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{64}); }
-  };
-  std::unique_ptr<void, Free> memory_;
-  size_t size_ = 0;
-};
 
 // The table of one row of activations; a row that is not finite is exact also in fast calls.
 struct RowTable {

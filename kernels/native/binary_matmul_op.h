@@ -168,9 +168,10 @@ ort::CustomOp binaryMatMulOp() {
   return op;
 }
 
-// Registers both element types of the operator in domain ai.dbf of a session. Not to be called by two threads at once.
+// Registers both element types of the operator, and `more` operators, in domain ai.dbf of a session. Not to be called by two threads at once.
 template <typename Kernel>
-ort::Status* registerBinaryMatMul(ort::SessionOptions* options, const ort::ApiBase* base) {
+ort::Status* registerBinaryMatMul(ort::SessionOptions* options, const ort::ApiBase* base,
+                                  const std::vector<const ort::CustomOp*>& more = {}) {
   const ort::Api api(base->getApi(ort::kApiVersion));
   if (!api) {
     std::fprintf(stderr, "dbf: ONNX Runtime %s is too old for the operator library, which needs 1.17\n", base->getVersionString());
@@ -186,6 +187,9 @@ ort::Status* registerBinaryMatMul(ort::SessionOptions* options, const ort::ApiBa
     if (ort::Status* status = api.createCustomOpDomain("ai.dbf", &made)) return status;
     if (ort::Status* status = api.customOpDomainAdd(made, &single)) return status;
     if (ort::Status* status = api.customOpDomainAdd(made, &half)) return status;
+    for (const ort::CustomOp* op : more) {
+      if (ort::Status* status = api.customOpDomainAdd(made, op)) return status;
+    }
     domain = made;
   }
   return api.addCustomOpDomain(options, domain);

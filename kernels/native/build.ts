@@ -17,6 +17,9 @@ import { buildCudaKernels } from "./cuda/build.ts";
 const FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"];
 const AVX512 = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"];
 
+/** Products and sums in one rounding. */
+const CONTRACT = ["-ffp-contract=fast"];
+
 /** Translation units, with what their instruction set needs. */
 const UNITS: readonly { readonly file: string; readonly arch?: typeof Deno.build.arch; readonly flags?: string[] }[] = [
   { file: "kernels_scalar.cc" },
@@ -24,6 +27,10 @@ const UNITS: readonly { readonly file: string; readonly arch?: typeof Deno.build
   { file: "kernels_avx512.cc", arch: "x86_64", flags: AVX512 },
   { file: "kernels_avx512_vnni.cc", arch: "x86_64", flags: [...AVX512, "-mavx512vbmi", "-mavx512vnni"] },
   { file: "kernels_neon.cc", arch: "aarch64" },
+  { file: "factorizer_scalar.cc", flags: CONTRACT },
+  { file: "factorizer_avx2.cc", arch: "x86_64", flags: ["-mavx2", "-mfma", ...CONTRACT] },
+  { file: "factorizer_avx512.cc", arch: "x86_64", flags: [...AVX512, "-mprefer-vector-width=512", ...CONTRACT] },
+  { file: "factorizer_ops.cc" },
   { file: "dispatch.cc" },
   { file: "binary_matmul.cc" },
   { file: "library.cc" },

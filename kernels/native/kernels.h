@@ -34,6 +34,8 @@ struct KernelSet {
   // IEEE half precision, rounded to nearest even.
   void (*fromHalf)(const uint16_t* in, size_t count, float* out);
   void (*toHalf)(const float* in, size_t count, uint16_t* out);
+
+  const struct FactorizerKernels* factorizer;
 };
 
 // Activations whose largest group sum is smaller count as zero in the fast kernels: 127/s must be finite.

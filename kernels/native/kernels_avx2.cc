@@ -1,4 +1,5 @@
 // AVX2, FMA and F16C: 8 rows a register, table lookups of f32 by two permutations, of int8 by byte shuffles.
+#include "factorizer_kernels.h"
 #include "kernels.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -176,7 +177,7 @@ void toHalf(const float* in, size_t count, uint16_t* out) {
 
 }  // namespace
 
-const KernelSet kAvx2Kernels = {"avx2", exactTable, exactSums, fastTable, fastSums, fromHalf, toHalf};
+const KernelSet kAvx2Kernels = {"avx2", exactTable, exactSums, fastTable, fastSums, fromHalf, toHalf, &kAvx2Factorizer};
 
 }  // namespace dbf
 #endif

@@ -1,4 +1,5 @@
 // AVX-512 F, BW, DQ, VL without byte permutations: exact by f32 permutations, the rest as with AVX2.
+#include "factorizer_kernels.h"
 #include "kernels.h"
 #if defined(__x86_64__)
 #include "kernels_avx512.h"
@@ -17,7 +18,7 @@ void toHalf(const float* in, size_t count, uint16_t* out) { kAvx2Kernels.toHalf(
 
 }  // namespace
 
-const KernelSet kAvx512Kernels = {"avx512", exactTable, exactSums, fastTable, fastSums, fromHalf, toHalf};
+const KernelSet kAvx512Kernels = {"avx512", exactTable, exactSums, fastTable, fastSums, fromHalf, toHalf, &kAvx512Factorizer};
 
 }  // namespace dbf
 #endif

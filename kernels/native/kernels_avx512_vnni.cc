@@ -1,4 +1,5 @@
 // AVX-512 with VBMI and VNNI: one permutation looks 64 bytes up in 4 tables of 16 int8 sums, one dot product adds the 4 of a row.
+#include "factorizer_kernels.h"
 #include "kernels.h"
 #if defined(__x86_64__)
 #include "kernels_avx512.h"
@@ -81,7 +82,7 @@ void toHalf(const float* in, size_t count, uint16_t* out) { kAvx2Kernels.toHalf(
 
 }  // namespace
 
-const KernelSet kAvx512VnniKernels = {"avx512-vnni", exactTable, exactSums, fastTable, fastSums, fromHalf, toHalf};
+const KernelSet kAvx512VnniKernels = {"avx512-vnni", exactTable, exactSums, fastTable, fastSums, fromHalf, toHalf, &kAvx512Factorizer};
 
 }  // namespace dbf
 #endif

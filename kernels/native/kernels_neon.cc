@@ -1,4 +1,5 @@
 // NEON (64-bit ARM): de-interleaving loads turn words of 16 rows into bytes of columns; int8 sums are looked up by byte tables.
+#include "factorizer_kernels.h"
 #include "kernels.h"
 #if defined(__aarch64__)
 #include <arm_neon.h>
@@ -106,7 +107,7 @@ void toHalf(const float* in, size_t count, uint16_t* out) {
 
 }  // namespace
 
-const KernelSet kNeonKernels = {"neon", exactTable, exactSums, fastTable, fastSums, fromHalf, toHalf};
+const KernelSet kNeonKernels = {"neon", exactTable, exactSums, fastTable, fastSums, fromHalf, toHalf, &kScalarFactorizer};
 
 }  // namespace dbf
 #endif

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "factorizer_kernels.h"
 #include "kernels.h"
 
 namespace dbf {
@@ -109,6 +110,6 @@ void toHalf(const float* in, size_t count, uint16_t* out) {
 
 }  // namespace
 
-const KernelSet kScalarKernels = {"scalar", exactTable, exactSums, fastTable, fastSums, fromHalf, toHalf};
+const KernelSet kScalarKernels = {"scalar", exactTable, exactSums, fastTable, fastSums, fromHalf, toHalf, &kScalarFactorizer};
 
 }  // namespace dbf

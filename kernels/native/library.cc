@@ -6,6 +6,7 @@
 
 #include "binary_matmul.h"
 #include "binary_matmul_op.h"
+#include "factorizer_ops.h"
 
 namespace {
 
@@ -72,7 +73,7 @@ DBF_EXPORT dbf::ort::Status* DBF_ORT_CALL RegisterCustomOps(dbf::ort::SessionOpt
   static std::mutex mutex;
   const std::lock_guard<std::mutex> lock(mutex);
   host = base;
-  return dbf::registerBinaryMatMul<CpuKernel>(options, base);
+  return dbf::registerBinaryMatMul<CpuKernel>(options, base, dbf::factorizerOps());
 }
 
 // The instruction set that kernels dispatch to here.
@@ -80,6 +81,9 @@ DBF_EXPORT const char* dbf_isa() { return dbf::kernels().isa; }
 
 // All instruction sets that this machine can run, comma-separated.
 DBF_EXPORT const char* dbf_isas() { return dbf::kernelNames(); }
+
+// Names of all operators, comma-separated.
+DBF_EXPORT const char* dbf_operators() { return "BinaryMatMul,SpdRoot,FactorPull,FactorAdvance,FactorFix,SignSearch"; }
 
 // y (rows, n) = (x (rows, k) · signsᵀ) ⊙ scale (n) in this thread; see BinaryMatMulCall. `isa` is one of dbf_isas(), or null
 // for the best; `half` and `fast` are 0 or 1. Returns 0, or 1 unknown isa, 2 invalid sizes or alignment, 3 out of memory.

@@ -37,7 +37,7 @@ constexpr int kFloat = 1, kUint8 = 2, kFloat16 = 10;
 // OrtOpAttrType
 constexpr int kAttributeInt = 1;
 // OrtCustomOpInputOutputCharacteristic
-constexpr int kRequired = 0;
+constexpr int kRequired = 0, kVariadic = 2;
 // OrtMemType
 constexpr int kMemoryDefault = 0;
 
@@ -76,7 +76,12 @@ class Api {
   }
   void releaseKeyValuePairs(KeyValuePairs* pairs) const { call<void>(300, pairs); }
 
+  Status* attributeFloat(const KernelInfo* info, const char* name, float* out) const {
+    return call<Status*>(85, info, name, out);
+  }
+
   // Running a kernel
+  Status* inputCount(const KernelContext* context, size_t* out) const { return call<Status*>(88, context, out); }
   Status* input(const KernelContext* context, size_t index, const Value** out) const {
     return call<Status*>(90, context, index, out);
   }

@@ -12,6 +12,8 @@ export interface NativeLibrary {
   readonly path: string;
   /** Instruction set that its kernels dispatch to on this machine, e.g. `"avx512-vnni"`; `"unknown"` when it does not tell. */
   readonly isa: string;
+  /** Operators in it, without their domain; a library built before it could tell has `BinaryMatMul` alone. */
+  readonly operators: readonly string[];
 }
 
 /** File names by provider: each holds only the kernels of its own provider, so that no node lands on another one. */
@@ -34,18 +36,22 @@ export function nativeLibraryPath(provider: Provider): string | undefined {
 export function findNativeLibrary(provider: Provider = "cpu"): NativeLibrary | undefined {
   const path = nativeLibraryPath(provider);
   if (path === undefined || !existsSync(path)) return undefined;
-  return { path, isa: instructionSet(path) };
+  return {
+    path,
+    isa: textOf(path, "dbf_isa") ?? "unknown",
+    operators: (textOf(path, "dbf_operators") ?? "BinaryMatMul").split(","),
+  };
 }
 
-/** Asks the library's exported `dbf_isa()`, a C string. */
-function instructionSet(path: string): string {
+/** Asks one of the library's exported functions that give a C string; `undefined` when it has none of that name. */
+function textOf(path: string, symbol: string): string | undefined {
   try {
-    const library = Deno.dlopen(path, { dbf_isa: { parameters: [], result: "pointer" } });
-    const pointer = library.symbols.dbf_isa();
-    const isa = pointer === null ? "unknown" : Deno.UnsafePointerView.getCString(pointer);
+    const library = Deno.dlopen(path, { text: { name: symbol, parameters: [], result: "pointer" } });
+    const pointer = library.symbols.text();
+    const text = pointer === null ? undefined : Deno.UnsafePointerView.getCString(pointer);
     library.close();
-    return isa;
+    return text;
   } catch {
-    return "unknown";
+    return undefined;
   }
 }

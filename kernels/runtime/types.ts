@@ -167,8 +167,10 @@ export interface Runtime extends AsyncDisposable {
   readonly binding: "c-api" | "onnxruntime-node";
   /** ONNX Runtime's version, e.g. `"1.30.0"`. */
   readonly version: string;
-  /** Path of dbf's operator library where it was found, with the instruction set it dispatches to; `undefined` when portable bodies run instead. */
-  readonly nativeKernels: { readonly path: string; readonly isa: string } | undefined;
+  /** Path of dbf's operator library where it was found, with the instruction set it dispatches to and its operators; `undefined` when portable bodies run instead. */
+  readonly nativeKernels:
+    | { readonly path: string; readonly isa: string; readonly operators: readonly string[] }
+    | undefined;
   /**
    * Copies elements (row-major) into a new tensor on the provider's device.
    *

@@ -57,11 +57,8 @@ export function correctionGraph(
   // The ridge alone bounds the spectrum from below; a factor is kept for rounding.
   const bounds = { lowest: ridge / 2, diagonal: 1 + 1e-3, shift: ridge, leaf: SOLVER_LEAF, block: SOLVER_BLOCK };
   const pull = div(g, transpose(g, gemm(g, weight, cross), [1, 0]), column);
-  const solved = div(
-    g,
-    solveSpd(g, factorSpd(g, matrixBlocks(g, scaled), [0, cols], g.constant(ridge), bounds), pull),
-    column,
-  );
+  const [factor] = factorSpd(g, matrixBlocks(g, scaled), cols, [{ lambda: g.constant(ridge), bounds }]);
+  const solved = div(g, solveSpd(g, factor, pull), column);
   g.output("corrected", add(g, weight, mul(g, transpose(g, solved, [1, 0]), strength)));
   return g;
 }

@@ -21,7 +21,8 @@ import {
   sqrt,
   sub,
 } from "../../../pipeline/graph/ops.ts";
-import { factorSpd, gramBlocks, solveSpd, type SpdBounds, type SpdFactor } from "./spd_solve.ts";
+import { factorAdvance, factorFix, factorPull, type Side } from "./native_ops.ts";
+import { factorSpd, gramBlocks, solverSpd, type SpdBounds } from "./spd_solve.ts";
 import { magnitudeOf, rankOne, signed } from "./svid.ts";
 
 /** Sizes and constants of a step. */
@@ -42,13 +43,6 @@ export interface StepShape {
 /** Keeps rows of an all-zero factor finite. */
 const TINY = 1e-30;
 
-/** One factor between steps: Y `(k, p)`, u `(k, 1)`, v `(1, p)`. */
-interface Side {
-  readonly y: Value;
-  readonly u: Value;
-  readonly v: Value;
-}
-
 /** A factor after its half step, and what the other half takes as fixed: `(k, p)` with rows of unit length. */
 interface Solved extends Side {
   readonly fixed: Value;
@@ -67,29 +61,75 @@ interface Penalties {
   readonly soft: Value;
 }
 
+/** How a half step's passes over `(k, p)` matrices are done. */
+interface Passes {
+  /** cross + ρ(2z − y). */
+  pull(cross: Value, side: Side, rho: Value): Value;
+  /** y' = y + α(x − z) and its magnitudes. */
+  advance(x: Value, side: Side): Side;
+  /** z + s(x − z) with rows of length one. */
+  fix(x: Value, side: Side, soft: Value): Value;
+}
+
+function nativePasses(g: Graph, { relaxation, powerIterations }: StepShape): Passes {
+  return {
+    pull: (cross, side, rho) => factorPull(g, cross, side, rho),
+    advance: (x, side) => factorAdvance(g, x, side, relaxation, powerIterations),
+    fix: (x, side, soft) => factorFix(g, x, side, soft),
+  };
+}
+
+function standardPasses(g: Graph, { relaxation, powerIterations }: StepShape): Passes {
+  // Keyed by Y: the projection z and −U = z − y serve several passes.
+  const known = new Map<Value, { readonly z: Value; readonly minusDual: Value }>();
+  const projected = ({ y, u, v }: Side, magnitude?: Value) => {
+    const z = known.get(y)?.z ?? signed(g, y, magnitude ?? magnitudeOf(g, y), { u, v });
+    const found = known.get(y) ?? { z, minusDual: sub(g, z, y) };
+    known.set(y, found);
+    return found;
+  };
+  return {
+    pull(cross, side, rho) {
+      const { z, minusDual } = projected(side);
+      return add(g, cross, mul(g, add(g, z, minusDual), rho)); // Z − U = 2z − y
+    },
+    advance(x, side) {
+      const { z, minusDual } = projected(side);
+      // αX + (1 − α)Z + U
+      const y = relaxation === 1 ? sub(g, x, minusDual) : add(g, side.y, mul(g, sub(g, x, z), relaxation));
+      const magnitude = magnitudeOf(g, y);
+      const next = { y, ...rankOne(g, magnitude, side.v, powerIterations) };
+      projected(next, magnitude);
+      return next;
+    },
+    fix(x, side, soft) {
+      const { z } = projected(side);
+      const mixed = add(g, z, mul(g, sub(g, x, z), soft));
+      return div(g, mixed, max(g, sqrt(g, reduceSumSquare(g, mixed, [1])), TINY));
+    },
+  };
+}
+
 /** Solves for one factor with the other, F `(k, q)` of unit rows, fixed; `cross` is F·W̃ or F·W̃ᵀ, `(k, p)`. */
 function halfStep(g: Graph, fixed: Value, cross: Value, side: Side, penalties: Penalties, shape: StepShape): Solved {
-  const { rank, innerSteps, bounds, relaxation } = shape;
-  const gram = gramBlocks(g, fixed); // unit diagonal
-  const factorAt = (rho: Value | number) =>
-    factorSpd(g, gram, [0, rank], add(g, penalties.ridge, rho), rho === 1 ? { ...bounds, lowest: 1 } : bounds);
-  let { y, u, v } = side;
-  let factor: SpdFactor | undefined, x: Value | undefined;
-  let z = signed(g, y, magnitudeOf(g, y), { u, v });
+  const { rank, innerSteps, bounds } = shape;
+  const passes = bounds.native ? nativePasses(g, shape) : standardPasses(g, shape);
+  const one = g.constant(Float32Array.of(1), [1]);
+  // The first inner step has its own penalty, the others share one.
+  const rhos = [penalties.rho, one].slice(0, innerSteps);
+  const shifts = rhos.map((rho) => ({
+    lambda: add(g, penalties.ridge, rho),
+    bounds: rho === one ? { ...bounds, lowest: 1 } : bounds,
+  }));
+  const p = cross.shape[1] as number;
+  const solvers = factorSpd(g, gramBlocks(g, fixed), rank, shifts).map((factor) => solverSpd(g, factor, p));
+  let current = side, x: Value | undefined;
   for (let inner = 0; inner < innerSteps; inner++) {
-    const rho = inner === 0 ? penalties.rho : 1;
-    if (inner < 2) factor = factorAt(rho);
-    const minusDual = sub(g, z, y), pull = add(g, z, minusDual); // −U, Z − U
-    x = solveSpd(g, factor!, add(g, cross, rho === 1 ? pull : mul(g, pull, rho)));
-    // αX + (1 − α)Z + U
-    y = relaxation === 1 ? sub(g, x, minusDual) : add(g, y, mul(g, sub(g, x, z), relaxation));
-    const magnitude = magnitudeOf(g, y);
-    ({ u, v } = rankOne(g, magnitude, v, shape.powerIterations));
-    z = signed(g, y, magnitude, { u, v });
+    const which = Math.min(inner, rhos.length - 1);
+    x = solvers[which](passes.pull(cross, current, rhos[which]));
+    current = passes.advance(x, current);
   }
-  const mixed = add(g, z, mul(g, sub(g, x!, z), penalties.soft));
-  const length = sqrt(g, reduceSumSquare(g, mixed, [1]));
-  return { y, u, v, fixed: div(g, mixed, max(g, length, TINY)) };
+  return { ...current, fixed: passes.fix(x!, current, penalties.soft) };
 }
 
 /**

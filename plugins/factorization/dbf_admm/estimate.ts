@@ -5,6 +5,7 @@
  */
 import type { LayerShape, StageEstimate } from "../../../pipeline/stream/stage.ts";
 import type { Settings } from "./options.ts";
+import { WIDE } from "./spd_solve.ts";
 import { LEAN_ELEMENTS, MOST_KEPT_ELEMENTS } from "./sessions.ts";
 
 /** Graphs, sessions and the space between buffers, whatever the size. */
@@ -22,11 +23,11 @@ export function estimate(layer: LayerShape & { readonly rank: number }, settings
   const reading = 4.5 * n * m;
   // Small layers share sessions, so all of them keep what they worked in, twice: ONNX Runtime plans memory anew on a second run.
   const shared = n * m <= MOST_KEPT_ELEMENTS;
-  // Unless lean, both halves' sessions keep what they worked in.
+  // Unless lean, both halves' sessions keep what they worked in, explicit inverses and what they are made of too.
   const step = lean
     ? n * m + 2.5 * sides + 7.5 * largest + 2.5 * k * k
-    : n * m + (shared ? 20 * sides + 10.5 * k * k : 14 * sides + 2 * k * k);
-  const polishing = lean || shared ? 4 * n * m + 4 * sides + 4 * largest + 4 * k * k : 10 * n * m + 5.5 * sides;
+    : n * m + (shared ? 20 * sides + 10.5 * k * k : 11 * sides + (Math.max(n, m) < WIDE * k ? 2 : 12) * k * k);
+  const polishing = lean || shared ? 4 * n * m + 4 * sides + 4 * largest + 4 * k * k : 9 * n * m + 5.5 * sides;
   // Multiply and add count as two; a symmetric product and a Cholesky factor count once per pair of equal entries.
   const half = (p: number, q: number) =>
     k * k * q + 2 * k * p * q + Math.min(2, settings.innerSteps) * k ** 3 / 3 + settings.innerSteps * 2 * k * k * p;

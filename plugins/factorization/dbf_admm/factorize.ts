@@ -12,10 +12,13 @@ import { extractGraph, latentsGraph } from "./latents.ts";
 import type { Settings } from "./options.ts";
 import { randomWords } from "./random_signs.ts";
 import { errorGraph, refitGraph } from "./refit.ts";
+import { hasNativeOps } from "./native_ops.ts";
 import { pairFlipsGraph } from "./pair_flips.ts";
 import { lowestPenalty, scheduleTable } from "./schedule.ts";
 import { GPU_LEAN_ELEMENTS, LEAN_ELEMENTS, MOST_KEPT_ELEMENTS, openPool, type SessionPool } from "./sessions.ts";
 import { signDescentGraph } from "./sign_descent.ts";
+import { signSearchGraph } from "./sign_search.ts";
+import type { SpdBounds } from "./spd_solve.ts";
 import { weigh, type Weighted, type WeightSource } from "./weigh.ts";
 import type { Weighting } from "./weighting.ts";
 
@@ -57,8 +60,8 @@ async function scalar(tensor: Tensor): Promise<number> {
 }
 
 /** Block sizes of the solves: CPUs pay for operations, GPUs for launches, and less for operations with TF32. */
-function blocksOf(runtime: Runtime, { tf32 }: Settings): { readonly leaf: number; readonly block: number } {
-  if (runtime.provider === "cpu") return { leaf: 48, block: 144 };
+function blocksOf(runtime: Runtime, { tf32 }: Settings): Pick<SpdBounds, "leaf" | "block" | "native"> {
+  if (runtime.provider === "cpu") return { leaf: 48, block: 144, native: hasNativeOps(runtime) };
   return tf32 ? { leaf: 1024, block: 1024 } : { leaf: 512, block: 512 };
 }
 
@@ -163,6 +166,7 @@ async function polish(
 ): Promise<number> {
   const { rows: n, cols: m, rank: k } = problem;
   const { runtime, signal } = context;
+  const searches = settings.patience > 0 && hasNativeOps(runtime);
   const clear = () => endsSessions(runtime, n, m) ? pool.clear() : Promise.resolve();
   const measure = async () => {
     const result = await scalar((await pool.run("error", () => errorGraph(n, m, k), { w, ...f })).error);
@@ -176,7 +180,9 @@ async function polish(
     await clear();
   };
   const descend = async (side: "A" | "B", passes: number) => {
-    const [key, build] = passes > 0
+    const [key, build] = searches
+      ? [`search${side}`, () => signSearchGraph(n, m, k, side, settings.patience)] as const
+      : passes > 0
       ? [`pairs${side}`, () => pairFlipsGraph(n, m, k, side, passes)] as const
       : [`descend${side}`, () => signDescentGraph(n, m, k, side)] as const;
     const flat = (tensor: Tensor, length: number) => reshaped(runtime, tensor, [1, length]);
@@ -218,7 +224,9 @@ async function polish(
   for (let sweep = 1; sweep <= settings.sweeps; sweep++) {
     if (!await round(`errorAfterSweep${sweep}`, sweepPasses)) break;
   }
-  if (settings.pairPasses > 0 && runtime.provider === "cpu") await round("errorAfterPairs", settings.pairPasses);
+  if (settings.pairPasses > 0 && runtime.provider === "cpu" && !searches) {
+    await round("errorAfterPairs", settings.pairPasses);
+  }
   return error;
 }
 

@@ -38,6 +38,11 @@ export const dbfAdmmOptions = v.strictObject({
   sweeps: count(1000),
   /** Passes of pair flips per factor after the sweeps; a GPU does them instead of sweeps, which are sequential over rows. */
   pairPasses: count(100_000),
+  /**
+   * Where the native operators are: a sweep is a tabu search on the signs of every row of A and column of B, which ends after this many
+   * steps without improvement, and there are no pair flips. 0 sweeps as without them.
+   */
+  patience: count(1_000_000),
   /** Rounds of the exact scale refit before the first sweep; one more follows every sweep. */
   refits: count(100),
   /** Stop descending when a sweep lowers the weighted error by less than this share of it. */
@@ -66,14 +71,16 @@ export interface Settings {
   readonly relaxation: number;
   readonly sweeps: number;
   readonly pairPasses: number;
+  readonly patience: number;
   readonly refits: number;
   readonly tolerance: number;
   readonly tf32: boolean;
   readonly latents: boolean;
 }
 
-/** The best of about 700 random schedules on real matrices (plugins/factorization/README.md). */
-const SCHEDULE = {
+/** The best of about 700 random schedules on real matrices where single signs and pairs are flipped afterwards (plugins/factorization/README.md). */
+const PLAIN = {
+  innerSteps: 2,
   ridgeStart: 0.3,
   ridgeEnd: 0.005,
   ridgePower: 0.5,
@@ -83,17 +90,46 @@ const SCHEDULE = {
   softStart: 0.7,
   softPower: 2,
   relaxation: 1,
+  refits: 2,
+  patience: 0,
 };
 
-/** Presets; measured trade-offs are in plugins/factorization/README.md. */
-export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "latents" | "tf32">>> = {
-  fast: { iterations: 40, innerSteps: 2, ...SCHEDULE, sweeps: 2, pairPasses: 0, refits: 2, tolerance: 1e-3 },
-  balanced: { iterations: 140, innerSteps: 2, ...SCHEDULE, sweeps: 3, pairPasses: 32, refits: 2, tolerance: 3e-4 },
-  best: { iterations: 600, innerSteps: 2, ...SCHEDULE, sweeps: 6, pairPasses: 96, refits: 2, tolerance: 1e-4 },
+/** The best of about 158 random schedules where a tabu search follows: signs that ADMM left undecided are no loss to it. */
+const SEARCH = {
+  innerSteps: 2,
+  ridgeStart: 0.446,
+  ridgeEnd: 0.00074,
+  ridgePower: 0.44,
+  rhoStart: 0.1,
+  rhoEnd: 0.511,
+  rhoPower: 2.05,
+  softStart: 0.515,
+  softPower: 1.04,
+  relaxation: 1.03,
+  refits: 2,
+  pairPasses: 0,
+};
+
+type Presets = Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "latents" | "tf32">>>;
+
+/** Presets with the native operators' search and without; measured trade-offs are in plugins/factorization/README.md. */
+export const PRESETS: Readonly<Record<"search" | "plain", Presets>> = {
+  search: {
+    fast: { ...SEARCH, iterations: 40, sweeps: 2, patience: 64, tolerance: 1e-3 },
+    balanced: { ...SEARCH, iterations: 110, sweeps: 4, patience: 256, tolerance: 3e-4 },
+    best: { ...SEARCH, iterations: 450, sweeps: 8, patience: 2048, tolerance: 1e-4 },
+  },
+  plain: {
+    fast: { ...PLAIN, iterations: 40, sweeps: 2, pairPasses: 0, tolerance: 1e-3 },
+    balanced: { ...PLAIN, iterations: 140, sweeps: 3, pairPasses: 32, tolerance: 3e-4 },
+    best: { ...PLAIN, iterations: 600, sweeps: 6, pairPasses: 96, tolerance: 1e-4 },
+  },
 };
 
 /**
  * Fills in what `options` leaves open from its preset.
+ *
+ * @param searches Whether the runtime has the operators of the search (`hasNativeOps`).
  *
  * @example
  * ```ts
@@ -105,8 +141,13 @@ export const PRESETS: Readonly<Record<DbfAdmmOptions["effort"], Omit<Settings, "
  * assertEquals(settings.sweeps, 7);
  * ```
  */
-export function settingsOf(options: DbfAdmmOptions): Settings {
+export function settingsOf(options: DbfAdmmOptions, searches = true): Settings {
   const { effort, ...given } = options;
   const explicit = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-  return { ...PRESETS[effort], latents: options.latents, tf32: options.tf32, ...explicit };
+  return {
+    ...PRESETS[searches && options.patience !== 0 ? "search" : "plain"][effort],
+    latents: options.latents,
+    tf32: options.tf32,
+    ...explicit,
+  };
 }

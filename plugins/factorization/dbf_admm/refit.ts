@@ -23,7 +23,12 @@ const TINY = 1e-20;
  *
  * @param blocks Block sizes of the solve.
  */
-export function refitGraph(n: number, m: number, k: number, blocks: Pick<SpdBounds, "leaf" | "block">): Graph {
+export function refitGraph(
+  n: number,
+  m: number,
+  k: number,
+  blocks: Pick<SpdBounds, "leaf" | "block" | "native">,
+): Graph {
   const g = createGraph("refit");
   const w = g.input("w", "float32", [n, m]);
   const signsA = g.input("A", "float32", [k, n]), signsB = g.input("B", "float32", [k, m]);
@@ -42,12 +47,8 @@ export function refitGraph(n: number, m: number, k: number, blocks: Pick<SpdBoun
   );
   const h = div(g, mul(g, gemm(g, p, p, { transB: true }), gemm(g, q, q, { transB: true })), diagonal);
   const target = div(g, reduceSum(g, mul(g, gemm(g, p, w), q), [1]), diagonal);
-  const factor = factorSpd(g, matrixBlocks(g, h), [0, k], g.constant(PROXIMAL), {
-    lowest: PROXIMAL,
-    diagonal: 1.001,
-    shift: PROXIMAL,
-    ...blocks,
-  });
+  const bounds = { lowest: PROXIMAL, diagonal: 1.001, shift: PROXIMAL, ...blocks };
+  const [factor] = factorSpd(g, matrixBlocks(g, h), k, [{ lambda: g.constant(PROXIMAL), bounds }]);
   mid = add(g, mid, solveSpd(g, factor, sub(g, target, gemm(g, h, mid))));
   g.output("a_next", a);
   g.output("mid_next", mid);

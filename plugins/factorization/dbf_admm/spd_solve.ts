@@ -7,7 +7,8 @@
  * @module
  */
 import type { Graph, Value } from "../../../pipeline/graph/types.ts";
-import { add, concat, gemm, int64s, mul, slice, sub } from "../../../pipeline/graph/ops.ts";
+import { add, concat, gemm, int64s, mul, neg, slice, sub, transpose } from "../../../pipeline/graph/ops.ts";
+import { spdRoots } from "./native_ops.ts";
 
 /** What is known of the matrix M + λI when the graph is built. */
 export interface SpdBounds {
@@ -21,6 +22,15 @@ export interface SpdBounds {
   readonly leaf: number;
   /** Blocks up to this size get an explicit inverse factor; above, solves go by substitution. */
   readonly block: number;
+  /** Inverse factors of blocks come from the native operator instead, leaves and all. */
+  readonly native?: boolean;
+}
+
+/** What is added to a matrix, and what is known of the sum. */
+export interface Shift {
+  /** λ, a scalar value. */
+  readonly lambda: Value;
+  readonly bounds: SpdBounds;
 }
 
 /** Rows or columns `[start, end)`. */
@@ -158,45 +168,101 @@ export function matrixBlocks(g: Graph, m: Value): BlockSource {
   return remembered((rows, cols) => blockOf(g, m, rows, cols));
 }
 
+/** Factors of M + λI for every shift, where M differs by shift below the first blocks; block by block, so that all shifts run together. */
+function factorAll(
+  g: Graph,
+  sources: readonly BlockSource[],
+  range: Range,
+  shifts: readonly Shift[],
+): readonly SpdFactor[] {
+  const [start, end] = range, size = end - start, { block, native } = shifts[0].bounds;
+  if (size <= block) {
+    const blocks = sources.map((source) => source(range, range));
+    const roots = native
+      ? spdRoots(g, blocks, shifts.map(({ lambda }) => lambda))
+      : shifts.map(({ lambda, bounds }, i) => explicitFactor(g, blocks[i], size, lambda, bounds));
+    return roots.map((r) => ({ size, r }));
+  }
+  const middle = start + half(size, block);
+  const lefts = factorAll(g, sources, [start, middle], shifts);
+  const vs = lefts.map((left, i) => joined(g, forward(g, left, { whole: sources[i]([start, middle], [middle, end]) })));
+  const complements = vs.map((v, i): BlockSource => {
+    const part = remembered((_, [from, to]) =>
+      from === middle && to === end ? v : slice(g, v, 1, from - middle, to - middle)
+    );
+    return (rows, cols) =>
+      gemm(g, part(rows, rows), part(cols, cols), { transA: true, alpha: -1, c: sources[i](rows, cols) });
+  });
+  const rights = factorAll(g, complements, [middle, end], shifts);
+  return lefts.map((left, i) => ({ size, left, right: rights[i], v: vs[i] }));
+}
+
 /**
- * Factors M + λI, symmetric positive definite.
+ * Factors M + λI, symmetric positive definite, for one λ or several at once.
  *
- * @param lambda Scalar value.
- * @returns What {@linkcode solveSpd} takes.
+ * @returns What {@linkcode solveSpd} takes, one for every shift.
  */
-export function factorSpd(g: Graph, source: BlockSource, range: Range, lambda: Value, bounds: SpdBounds): SpdFactor {
-  const [start, end] = range, size = end - start;
-  if (size <= bounds.block) return { size, r: explicitFactor(g, source(range, range), size, lambda, bounds) };
-  const middle = start + half(size, bounds.block);
-  const left = factorSpd(g, source, [start, middle], lambda, bounds);
-  const v = forward(g, left, source([start, middle], [middle, end]));
-  const part = remembered((_, [from, to]) =>
-    from === middle && to === end ? v : slice(g, v, 1, from - middle, to - middle)
-  );
-  const schur: BlockSource = (rows, cols) =>
-    gemm(g, part(rows, rows), part(cols, cols), { transA: true, alpha: -1, c: source(rows, cols) });
-  return { size, left, right: factorSpd(g, schur, [middle, end], lambda, bounds), v };
+export function factorSpd(g: Graph, source: BlockSource, size: number, shifts: readonly Shift[]): readonly SpdFactor[] {
+  return factorAll(g, shifts.map(() => source), [0, size], shifts);
+}
+
+/** Rows of a matrix, whole or as parts that belong to a factor's halves. */
+type Rows = { readonly whole: Value } | { readonly upper: Rows; readonly lower: Rows };
+
+function joined(g: Graph, rows: Rows): Value {
+  return "whole" in rows ? rows.whole : concat(g, [joined(g, rows.upper), joined(g, rows.lower)], 0);
+}
+
+function halves(g: Graph, rows: Rows, middle: number, size: number): { readonly upper: Rows; readonly lower: Rows } {
+  if (!("whole" in rows)) return rows;
+  return {
+    upper: { whole: slice(g, rows.whole, 0, 0, middle) },
+    lower: { whole: slice(g, rows.whole, 0, middle, size) },
+  };
 }
 
 /** L⁻¹·t. */
-function forward(g: Graph, factor: SpdFactor, t: Value): Value {
-  if ("r" in factor) return gemm(g, factor.r, t);
+function forward(g: Graph, factor: SpdFactor, t: Rows): Rows {
+  if ("r" in factor) return { whole: gemm(g, factor.r, joined(g, t)) };
   const { left, right, v, size } = factor;
-  const y1 = forward(g, left, slice(g, t, 0, 0, left.size));
-  const y2 = forward(g, right, gemm(g, v, y1, { transA: true, alpha: -1, c: slice(g, t, 0, left.size, size) }));
-  return concat(g, [y1, y2], 0);
+  const { upper, lower } = halves(g, t, left.size, size);
+  const y1 = { whole: joined(g, forward(g, left, upper)) };
+  const rest = gemm(g, v, y1.whole, { transA: true, alpha: -1, c: joined(g, lower) });
+  return { upper: y1, lower: forward(g, right, { whole: rest }) };
 }
 
 /** L⁻ᵀ·y. */
-function backward(g: Graph, factor: SpdFactor, y: Value): Value {
-  if ("r" in factor) return gemm(g, factor.r, y, { transA: true });
+function backward(g: Graph, factor: SpdFactor, y: Rows): Rows {
+  if ("r" in factor) return { whole: gemm(g, factor.r, joined(g, y), { transA: true }) };
   const { left, right, v, size } = factor;
-  const x2 = backward(g, right, slice(g, y, 0, left.size, size));
-  const x1 = backward(g, left, gemm(g, v, x2, { alpha: -1, c: slice(g, y, 0, 0, left.size) }));
-  return concat(g, [x1, x2], 0);
+  const { upper, lower } = halves(g, y, left.size, size);
+  const x2 = { whole: joined(g, backward(g, right, lower)) };
+  const rest = gemm(g, v, x2.whole, { alpha: -1, c: joined(g, upper) });
+  return { upper: backward(g, left, { whole: rest }), lower: x2 };
+}
+
+/** (M + λI)⁻¹. Its sums have no differences of large terms, as the Schur complements come from the factor. */
+function inverse(g: Graph, factor: SpdFactor): Value {
+  if ("r" in factor) return gemm(g, factor.r, factor.r, { transA: true });
+  const { left, right, v } = factor;
+  const corner = inverse(g, right), e = joined(g, backward(g, left, { whole: v })); // M₁₁⁻¹·M₁₂
+  const ec = gemm(g, e, corner);
+  const upper = gemm(g, ec, e, { transB: true, c: inverse(g, left) });
+  const above = neg(g, ec), below = transpose(g, above, [1, 0]);
+  return concat(g, [concat(g, [upper, above], 1), concat(g, [below, corner], 1)], 0);
+}
+
+/** From this many columns per row on, an inverse is cheaper than substitution, which multiplies the diagonal blocks twice. */
+export const WIDE = 1.3;
+
+/** The same as {@linkcode solveSpd} for many right sides one after the other, all `(size, p)`. */
+export function solverSpd(g: Graph, factor: SpdFactor, p: number): (t: Value) => Value {
+  if (p < WIDE * factor.size) return (t) => solveSpd(g, factor, t);
+  const inverted = inverse(g, factor);
+  return (t) => gemm(g, inverted, t);
 }
 
 /** (M + λI)⁻¹·t for `t` `(size, p)`. */
 export function solveSpd(g: Graph, factor: SpdFactor, t: Value): Value {
-  return backward(g, factor, forward(g, factor, t));
+  return joined(g, backward(g, factor, forward(g, factor, { whole: t })));
 }

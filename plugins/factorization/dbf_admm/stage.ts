@@ -6,6 +6,7 @@
 import { defineStage, type Stage } from "../../../pipeline/stream/stage.ts";
 import { estimate } from "./estimate.ts";
 import { factorize } from "./factorize.ts";
+import { hasNativeOps } from "./native_ops.ts";
 import { dbfAdmmOptions, settingsOf } from "./options.ts";
 import { weightingOf } from "./weighting.ts";
 
@@ -14,7 +15,7 @@ export const dbfAdmm: Stage<"factorization", typeof dbfAdmmOptions> = defineStag
   kind: "factorization",
   scope: "layer",
   name: "dbf-admm",
-  version: "1.1.0",
+  version: "1.2.0",
   description: "W ≈ diag(a)·A·diag(mid)·B·diag(b) with A, B of ±1, by ADMM, exact scales and sign descent.",
   options: dbfAdmmOptions,
   estimate: (layer, options) => estimate(layer, settingsOf(options)),
@@ -36,7 +37,7 @@ export const dbfAdmm: Stage<"factorization", typeof dbfAdmmOptions> = defineStag
         readRows: (start, end) => weight.readRows(start, end, signal),
         weighting: weightingOf(importance, rows, cols, name),
       },
-      settingsOf(options),
+      settingsOf(options, hasNativeOps(runtime)),
       {
         runtime,
         signal,

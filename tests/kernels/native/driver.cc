@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "binary_matmul.h"
+#include "factorizer_kernels.h"
 
 namespace {
 
@@ -139,6 +140,120 @@ int check(const Case& c, const KernelSet& set, bool fast, Random random) {
   return 0;
 }
 
+int wrong(const KernelSet& set, const char* what, size_t k, size_t p, double difference) {
+  return std::printf("%s %s k=%zu p=%zu: off by %g\n", set.isa, what, k, p, difference), 1;
+}
+
+// The factorizer's kernels on a factor of k rows and p columns, against f64.
+int checkFactorizer(const KernelSet& set, size_t k, size_t p, Random random) {
+  const FactorizerKernels& f = *set.factorizer;
+  std::normal_distribution<float> normal;
+  const auto normals = [&](size_t count) {
+    std::vector<float> out(count);
+    for (float& v : out) v = normal(random);
+    return out;
+  };
+  const std::vector<float> y = normals(k * p), x = normals(k * p);
+  std::vector<float> u = normals(k), v = normals(p);
+  for (float& each : u) each = std::fabs(each);
+  for (float& each : v) each = std::fabs(each);
+  const auto z = [&](size_t i, size_t j) { return std::copysign(1.0, y[i * p + j]) * u[i] * v[j]; };
+  const float rho = 0.4f, alpha = 0.9f, soft = 0.3f;
+  std::vector<float> row(p), sums(std::min(p, kColumns)), next(k * p);
+  for (size_t i = 0; i < k; i++) {
+    const FactorRow state{y.data() + i * p, u[i], v.data()};
+    double sum = 0, weighted = 0, length = 0, difference = 0;
+    f.pull(x.data() + i * p, state, rho, p, row.data());
+    for (size_t j = 0; j < p; j++) {
+      difference = std::max(difference, std::fabs(row[j] - (x[i * p + j] + rho * (2 * z(i, j) - y[i * p + j]))));
+    }
+    if (!(difference < 1e-5)) return wrong(set, "pull", k, p, difference);
+    const float total = f.advance(x.data() + i * p, state, alpha, p, next.data() + i * p);
+    for (size_t j = 0; j < p; j++) {
+      const double expected = y[i * p + j] + alpha * (x[i * p + j] - z(i, j));
+      difference = std::max(difference, std::fabs(next[i * p + j] - expected));
+      sum += std::fabs(expected) * v[j];
+      weighted += std::fabs(double(y[i * p + j])) * v[j];
+      length += std::pow(z(i, j) + soft * (x[i * p + j] - z(i, j)), 2);
+    }
+    difference = std::max(difference, std::fabs(total - sum) / (1 + sum));
+    difference = std::max(difference, std::fabs(f.weightedSum(y.data() + i * p, v.data(), p) - weighted) / (1 + weighted));
+    f.fix(x.data() + i * p, state, soft, p, row.data());
+    for (size_t j = 0; j < p; j++) {
+      const double mixed = z(i, j) + soft * (x[i * p + j] - z(i, j));
+      difference = std::max(difference, std::fabs(row[j] - mixed / std::sqrt(length)));
+    }
+    if (!(difference < 2e-5)) return wrong(set, "advance, weightedSum or fix", k, p, difference);
+  }
+  f.columnSums(y.data() + p - sums.size(), k, p, u.data(), sums.size(), sums.data());
+  for (size_t j = 0; j < sums.size(); j++) {
+    double sum = 0;
+    for (size_t i = 0; i < k; i++) sum += u[i] * std::fabs(double(y[i * p + p - sums.size() + j]));
+    if (!(std::fabs(sums[j] - sum) < 1e-5 * (1 + sum))) return wrong(set, "columnSums", k, p, sums[j] - sum);
+  }
+
+  // M = YYᵀ over p: R(M + λI)Rᵀ = I.
+  std::vector<float> m(k * k), r(k * k, -1);
+  for (size_t i = 0; i < k; i++) {
+    for (size_t j = 0; j < k; j++) {
+      double sum = 0;
+      for (size_t c = 0; c < p; c++) sum += double(y[i * p + c]) * y[j * p + c];
+      m[i * k + j] = static_cast<float>(sum / p);
+    }
+  }
+  const size_t padded = (k + kRootUnit - 1) / kRootUnit * kRootUnit;
+  const float lambda = 0.2f;
+  std::vector<float> work(2 * padded * padded + 16);
+  float* aligned = work.data() + (64 - reinterpret_cast<uintptr_t>(work.data()) % 64) % 64 / sizeof(float);
+  f.spdRoot(m.data(), k, lambda, r.data(), aligned);
+  std::vector<double> rm(k * k);
+  for (size_t i = 0; i < k; i++) {
+    for (size_t j = 0; j < k; j++) {
+      double sum = lambda * double(r[i * k + j]);
+      for (size_t c = 0; c <= i; c++) sum += double(r[i * k + c]) * m[c * k + j];
+      rm[i * k + j] = sum;
+    }
+  }
+  for (size_t i = 0; i < k; i++) {
+    for (size_t j = 0; j < k; j++) {
+      double sum = 0;
+      for (size_t c = 0; c < k; c++) sum += rm[i * k + c] * r[j * k + c];
+      const double difference = std::fabs(sum - (i == j));
+      if (!(difference < 1e-4) || (j > i && r[i * k + j] != 0)) return wrong(set, "spdRoot", k, p, difference);
+    }
+  }
+
+  // Signs of one column against M: sᵀMs − 2sᵀt must not rise.
+  const size_t unit = (k + kSearchUnit - 1) / kSearchUnit * kSearchUnit;
+  const int steps = 200;
+  std::vector<float> gram(k * unit), s(unit), residual(unit), own(unit, kNever), t = normals(k);
+  std::vector<int> freeAt(unit), flips(steps);
+  for (size_t i = 0; i < k; i++) s[i] = 0.7f * std::copysign(1.0f, normal(random));
+  const auto energy = [&] {
+    double total = 0;
+    for (size_t i = 0; i < k; i++) {
+      total -= 2 * double(s[i]) * t[i];
+      for (size_t j = 0; j < k; j++) total += double(s[i]) * s[j] * m[i * k + j];
+    }
+    return total;
+  };
+  for (size_t i = 0; i < k; i++) {
+    double sum = -double(t[i]);
+    for (size_t j = 0; j < k; j++) sum += double(m[i * k + j]) * s[j];
+    std::copy(m.begin() + i * k, m.begin() + (i + 1) * k, gram.begin() + i * unit);
+    residual[i] = static_cast<float>(sum);
+    own[i] = m[i * k + i] * s[i] * s[i];
+  }
+  const double before = energy();
+  f.searchSigns({gram.data(), k, unit, s.data(), residual.data(), own.data(), freeAt.data(), flips.data()}, 50, steps, 5);
+  const double rise = energy() - before;
+  if (!(rise <= 1e-4)) return wrong(set, "searchSigns", k, p, rise);
+  for (size_t i = 0; i < unit; i++) {
+    if (std::fabs(s[i]) != (i < k ? 0.7f : 0.0f)) return wrong(set, "searchSigns' magnitudes", k, p, s[i]);
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -162,6 +277,10 @@ int main(int count, char** arguments) {
     const uint64_t seed = random();
     for (const KernelSet* set : sets) {
       for (bool fast : {false, true}) failures += check(c, *set, fast, Random(seed));
+    }
+    if (i % 4 == 0) {
+      const size_t k = between(random, 1, 90), p = between(random, 1, 150);
+      for (const KernelSet* set : sets) failures += checkFactorizer(*set, k, p, Random(seed));
     }
   }
   std::printf("%ld cases on %s: %ld failures\n", cases, kernelNames(), failures);

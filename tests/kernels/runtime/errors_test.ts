@@ -84,7 +84,7 @@ Deno.test({
 });
 
 Deno.test("an operator library that does not exist is an error of its registration", async () => {
-  const nativeLibrary = { path: "/nowhere/libdbf_ops.so", isa: "unknown" };
+  const nativeLibrary = { path: "/nowhere/libdbf_ops.so", isa: "unknown", operators: [] };
   const defaults = { provider: "cpu", device: 0, threads: 1, arenaBytes: undefined, nativeLibrary } as const;
   const error = await assertRejects(
     () => withSessionOptions(environment(), defaults, "a graph", {}, () => {}),

@@ -5,15 +5,25 @@ import { admmHalfGraph, type StepShape } from "../../../../plugins/factorization
 import { packGraph, unpackGraph } from "../../../../plugins/factorization/dbf_admm/bits.ts";
 import { pairFlipsGraph } from "../../../../plugins/factorization/dbf_admm/pair_flips.ts";
 import { errorGraph, refitGraph } from "../../../../plugins/factorization/dbf_admm/refit.ts";
+import { hasNativeOps } from "../../../../plugins/factorization/dbf_admm/native_ops.ts";
 import { openPool } from "../../../../plugins/factorization/dbf_admm/sessions.ts";
 import { signDescentGraph } from "../../../../plugins/factorization/dbf_admm/sign_descent.ts";
-import { factorSpd, gramBlocks, matrixBlocks, solveSpd } from "../../../../plugins/factorization/dbf_admm/spd_solve.ts";
+import { signSearchGraph } from "../../../../plugins/factorization/dbf_admm/sign_search.ts";
+import {
+  factorSpd,
+  gramBlocks,
+  matrixBlocks,
+  solverSpd,
+  solveSpd,
+} from "../../../../plugins/factorization/dbf_admm/spd_solve.ts";
 import { magnitudeOf, rankOne } from "../../../../plugins/factorization/dbf_admm/svid.ts";
 import { PANEL_ELEMENTS, weigh, weighGraph } from "../../../../plugins/factorization/dbf_admm/weigh.ts";
 import { runGraph, runtime } from "./run_graph.ts";
 import { at, largestDifference, type Matrix, matrix, product, randomMatrix, solve, transposed } from "./twins.ts";
 
 const BLOCKS = { leaf: 16, block: 48 };
+/** Standard operators, and the native ones where this provider has them. */
+const VARIANTS = [BLOCKS, ...hasNativeOps(runtime) ? [{ ...BLOCKS, native: true }] : []];
 
 function signMatrix(rows: number, cols: number, seed: number): Matrix {
   const x = randomMatrix(rows, cols, seed);
@@ -33,22 +43,35 @@ const positive = (rows: number, cols: number, seed: number): Matrix => {
   return matrix(rows, cols, (i, j) => 0.2 + Math.abs(at(x, i, j)));
 };
 
-Deno.test("solveSpd equals elimination in f64 to 2e-5 for every size, also with eigenvalues in the dozens", async () => {
+Deno.test("solveSpd and solverSpd equal elimination in f64 to 2e-5 for every size, also with eigenvalues in the dozens", async () => {
   for (const k of [1, 2, 15, 16, 17, 33, 48, 49, 97, 150]) {
-    const f = unitRows(k, 40, k), t = randomMatrix(k, 7, k + 1), lambda = 0.3;
-    for (const fromGram of [true, false]) {
-      const gram = product(f, transposed(f));
-      const g = createGraph("solve");
-      const source = fromGram
-        ? gramBlocks(g, g.input("f", "float32", [k, 40]))
-        : matrixBlocks(g, g.input("m", "float32", [k, k]));
-      const bounds = { lowest: 0.3, diagonal: 1.001, shift: 0.3, ...BLOCKS };
-      const factor = factorSpd(g, source, [0, k], g.input("lambda", "float32", []), bounds);
-      g.output("x", solveSpd(g, factor, g.input("t", "float32", [k, 7])));
-      const { x } = await runGraph(g, { ...(fromGram ? { f } : { m: gram }), lambda, t });
-      const expected = solve(matrix(k, k, (i, j) => at(gram, i, j) + (i === j ? lambda : 0)), t);
-      const difference = largestDifference(x, expected.data);
-      assert(difference < 2e-5 * Math.max(1, Math.max(...expected.data.map(Math.abs))), `k=${k}: ${difference}`);
+    const f = unitRows(k, 40, k), gram = product(f, transposed(f)), lambdas = [0.3, 1.1];
+    // Few right sides go by substitution, many by an inverse.
+    const sides = { few: randomMatrix(k, 7, k + 1), many: randomMatrix(k, 2 * k, k + 2) };
+    for (const blocks of VARIANTS) {
+      for (const fromGram of [true, false]) {
+        const g = createGraph("solve");
+        const source = fromGram
+          ? gramBlocks(g, g.input("f", "float32", [k, 40]))
+          : matrixBlocks(g, g.input("m", "float32", [k, k]));
+        const bounds = { lowest: 0.3, diagonal: 1.001, shift: 1.1, ...blocks };
+        const shifts = lambdas.map((_, i) => ({ lambda: g.input(`lambda${i}`, "float32", []), bounds }));
+        const few = g.input("few", "float32", [k, 7]), many = g.input("many", "float32", [k, 2 * k]);
+        factorSpd(g, source, k, shifts).forEach((factor, i) => {
+          g.output(`few_${i}`, solveSpd(g, factor, few));
+          g.output(`many_${i}`, solverSpd(g, factor, 2 * k)(many));
+        });
+        const feeds = { ...(fromGram ? { f } : { m: gram }), lambda0: lambdas[0], lambda1: lambdas[1], ...sides };
+        const out = await runGraph(g, feeds);
+        for (const [i, lambda] of lambdas.entries()) {
+          const system = matrix(k, k, (r, c) => at(gram, r, c) + (r === c ? lambda : 0));
+          for (const [name, t] of Object.entries(sides)) {
+            const expected = solve(system, t), difference = largestDifference(out[`${name}_${i}`], expected.data);
+            const most = 2e-5 * Math.max(1, Math.max(...expected.data.map(Math.abs)));
+            assert(difference < most, `k=${k}, ${JSON.stringify(blocks)} ${name} ${i}: ${difference}`);
+          }
+        }
+      }
     }
   }
 });
@@ -104,7 +127,9 @@ function halfTwin(fixed: Matrix, cross: Matrix, side: Side, rho: number, ridge: 
 }
 
 Deno.test("admmHalfGraph equals its f64 twin to 1e-4", async () => {
-  for (const [n, m, k] of [[23, 31, 19], [40, 9, 55], [7, 60, 33]]) {
+  const shapes = [[23, 31, 19], [40, 9, 55], [7, 60, 33], [70, 130, 5]];
+  const cases = shapes.flatMap((sizes) => VARIANTS.map((blocks) => ({ sizes, blocks })));
+  for (const { sizes: [n, m, k], blocks } of cases) {
     const w = randomMatrix(n, m, n);
     const side = (p: number, seed: number): Side => ({
       y: randomMatrix(k, p, seed),
@@ -122,7 +147,7 @@ Deno.test("admmHalfGraph equals its f64 twin to 1e-4", async () => {
       steps: 3,
       powerIterations: 2,
       relaxation: 1,
-      bounds: { lowest: 0.4, diagonal: 1.001, shift: 1.2, ...BLOCKS },
+      bounds: { lowest: 0.4, diagonal: 1.001, shift: 1.2, ...blocks },
     };
     const fixedA = unitRows(k, n, 40);
     for (const which of ["A", "B"] as const) {
@@ -133,7 +158,7 @@ Deno.test("admmHalfGraph equals its f64 twin to 1e-4", async () => {
       for (const name of ["y", "u", "v", "fixed"] as const) {
         const difference = largestDifference(out[`${name}_next`], next[name].data);
         const scale = Math.max(1, ...next[name].data.map(Math.abs));
-        assert(difference < 1e-4 * scale, `${[n, m, k]} ${which} ${name}: ${difference}`);
+        assert(difference < 1e-4 * scale, `${[n, m, k]} ${JSON.stringify(blocks)} ${which} ${name}: ${difference}`);
       }
     }
   }
@@ -174,9 +199,12 @@ Deno.test("errorGraph equals its f64 twin to 1e-5", async () => {
 });
 
 Deno.test("refitGraph equals its f64 twin to 1e-3 and never raises the error", async () => {
-  for (const [n, m, k] of [[21, 34, 13], [9, 11, 30], [50, 20, 49]]) {
+  const cases = [[21, 34, 13], [9, 11, 30], [50, 20, 49]].flatMap((sizes) =>
+    VARIANTS.map((blocks) => ({ sizes, blocks }))
+  );
+  for (const { sizes: [n, m, k], blocks } of cases) {
     const w = randomMatrix(n, m, 9), f = factors(n, m, k);
-    const out = await runGraph(refitGraph(n, m, k, BLOCKS), { w, ...f });
+    const out = await runGraph(refitGraph(n, m, k, blocks), { w, ...f });
     const x = product(transposed(matrix(k, n, (c, i) => at(f.A, c, i) * f.mid.data[c])), f.B);
     const ratio = (count: number, length: number, entry: (r: number, i: number) => [number, number]) =>
       Float64Array.from({ length: count }, (_, r) => {
@@ -279,6 +307,55 @@ Deno.test("pairFlipsGraph lowers the error below every single flip's reach", asy
     const other = await runGraph(pairFlipsGraph(m, n, k, "A", 48), { ...feeds, w: wT, signs: at1.B });
     assertEquals(other.signs_next, out.signs_next);
   }
+});
+
+Deno.test({
+  name: "signSearchGraph finds the best of all signs where they can be counted, and never raises the error",
+  ignore: !hasNativeOps(runtime),
+  async fn() {
+    for (const [n, m, k] of [[21, 70, 11], [9, 11, 40], [70, 20, 130], [5, 6, 1]]) {
+      const w = randomMatrix(n, m, 31), f = factors(n, m, k);
+      f.b.data[0] = -f.b.data[0];
+      for (const side of ["B", "A"] as const) {
+        const [fixed, fixedScale, signs, scale] = side === "B" ? [f.A, f.a, f.B, f.b] : [f.B, f.b, f.A, f.a];
+        const p = signs.cols, q = fixed.cols;
+        const out = await runGraph(signSearchGraph(n, m, k, side, 200), {
+          w,
+          fixed,
+          fixedScale: matrix(1, q, (_, i) => fixedScale.data[i]),
+          mid: f.mid,
+          signs,
+          scale: matrix(1, p, (_, j) => scale.data[j]),
+        });
+        const next = { ...f, [side]: matrix(k, p, (c, j) => out.signs_next[c * p + j]) };
+        const magnitudes = Array.from(out.scale_next);
+        if (side === "B") next.b = matrix(1, m, (_, j) => magnitudes[j]);
+        else next.a = matrix(n, 1, (i) => magnitudes[i]);
+        assert(meanSquareResidual(w, next) <= meanSquareResidual(w, f) * (1 + 1e-6), `${[n, m, k]} ${side}`);
+        if (k > 11) continue;
+        const left = matrix(k, q, (c, i) => at(fixed, c, i) * fixedScale.data[i] * f.mid.data[c]);
+        const gram = product(left, transposed(left)), cross = product(left, side === "B" ? w : transposed(w));
+        const energy = (j: number, sign: (c: number) => number) => {
+          let sum = 0;
+          for (let c = 0; c < k; c++) {
+            sum -= 2 * magnitudes[j] * sign(c) * at(cross, c, j);
+            for (let d = 0; d < k; d++) sum += magnitudes[j] ** 2 * sign(c) * sign(d) * at(gram, c, d);
+          }
+          return sum;
+        };
+        let optimal = 0;
+        for (let j = 0; j < p; j++) {
+          const found = energy(j, (c) => out.signs_next[c * p + j]);
+          let best = Infinity;
+          for (let code = 0; code < 2 ** k; code++) best = Math.min(best, energy(j, (c) => code >> c & 1 ? 1 : -1));
+          const size = magnitudes[j] ** 2 * Math.max(...gram.data);
+          assert(found >= best - 1e-4 * size);
+          if (found <= best + 1e-4 * size) optimal++;
+        }
+        assert(optimal >= 0.9 * p, `${[n, m, k]} ${side}: ${optimal} of ${p} columns`);
+      }
+    }
+  },
 });
 
 Deno.test("packGraph and unpackGraph round-trip every width modulo 32", async () => {
