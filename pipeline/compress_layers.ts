@@ -3,7 +3,9 @@
  *
  * @module
  */
+import { endSharedSessions } from "../plugins/factorization/dbf_admm/sessions.ts";
 import { isFactorsKind, unpackFactors } from "../plugins/packing/unpack.ts";
+import { checkPacked } from "./artefact/check_packed.ts";
 import { contentHash } from "./artefact/content_hash.ts";
 import { readPackedFile } from "./artefact/packed_file.ts";
 import type { ArtefactWriter } from "./artefact/writer.ts";
@@ -57,6 +59,10 @@ export function layerPeakBytes(
   return Math.max(factorizationOf(stages, job).estimate(job).peakBytes, stages.packing.estimate(job).peakBytes);
 }
 
+async function packFactors({ stages: { packing } }: LayerRun, job: LayerJob, factors: Factors, context: StageContext) {
+  return checkPacked(job.name, packing.stage.name, await packing.run({ job, factors }, context));
+}
+
 async function commitPacked(run: LayerRun, job: LayerJob, layer: PackedLayer, source: string): Promise<void> {
   const { writer, context, jobs } = run;
   const record = await writer.commitLayer(job.name, [job.rows, job.cols], layer, source, context.signal);
@@ -108,7 +114,7 @@ async function runIndependent(run: LayerRun, signal: AbortSignal): Promise<void>
       name: stages.packing.stage.name,
       async run(job, factors, inner) {
         await keepLatents(run, job.name, factors);
-        return await stages.packing.run({ job, factors }, inside(inner));
+        return await packFactors(run, job, factors, inside(inner));
       },
     },
     commit: {
@@ -181,7 +187,7 @@ async function runBlock(run: LayerRun, block: number, jobs: readonly LayerJob[],
     // A layer that was committed before an interruption is made again for its block, with the same result.
     if (writer.committed.has(job.name)) continue;
     await keepLatents(run, job.name, made);
-    await commitPacked(run, job, await stages.packing.run({ job, factors: made }, context), sources.get(job.name)!);
+    await commitPacked(run, job, await packFactors(run, job, made, context), sources.get(job.name)!);
   }
 }
 
@@ -201,7 +207,7 @@ export async function runLayers(run: LayerRun): Promise<void> {
  * generation of all layers only when the stage is done, so that an interrupted one starts from what the layers were.
  */
 export async function runDistillation(run: LayerRun): Promise<void> {
-  const { stages: { distillation, packing }, writer, jobs, context } = run;
+  const { stages: { distillation }, writer, jobs, context } = run;
   if (distillation === undefined || jobs.length === 0) return;
   const byName = new Map(jobs.map((job) => [job.name, job]));
   let changed: readonly string[];
@@ -212,6 +218,7 @@ export async function runDistillation(run: LayerRun): Promise<void> {
     const pending = new Set<string>();
     const start = performance.now();
     context.emit({ type: "stage-start", stage: distillation.stage.name, subject: "model" });
+    await endSharedSessions(context.runtime);
     using _reservation = await run.lease.reserve(
       distillation.peakBytesOf(shapeOf(run)),
       distillation.stage.name,
@@ -236,7 +243,7 @@ export async function runDistillation(run: LayerRun): Promise<void> {
       async commit(name, factors) {
         const job = byName.get(name);
         if (job === undefined) throw new RangeError(`Cannot commit "${name}" as it is not a layer of this run`);
-        const layer = await packing.run({ job, factors }, context);
+        const layer = await packFactors(run, job, factors, context);
         await writer.saveState(distilledKey(name), encodePacked(layer));
         pending.add(name);
       },

@@ -32,6 +32,12 @@ async function makeRoom({ sessions, sharing, alone }: Kept): Promise<void> {
   if (sharing === 0 && alone > 0) await endAll(sessions);
 }
 
+/** Ends the sessions that layers of a runtime share, where none is at work: what they keep is needed for something else. */
+export async function endSharedSessions(runtime: Runtime): Promise<void> {
+  const kept = pools.get(runtime);
+  if (kept !== undefined && kept.sharing === 0) await endAll(kept.sessions);
+}
+
 async function endAll(sessions: Map<string, Promise<Session>>): Promise<void> {
   const loading = [...sessions.values()];
   sessions.clear();

@@ -4,6 +4,7 @@ import type { Runtime } from "../../../kernels/runtime/types.ts";
 import { defineStage } from "../../../pipeline/stream/stage.ts";
 import { createGraph } from "../../../pipeline/graph/graph.ts";
 import { encodeModel } from "../../../pipeline/graph/encode.ts";
+import { bits32 } from "../../../plugins/packing/bits32.ts";
 import { fakeFactors } from "../fake_stages.ts";
 
 /** What a sandboxed stage must not be able to do; returns what it could. */
@@ -120,5 +121,52 @@ export const reconstruction = defineStage({
       made.set(job.name, await factorize(job, own));
     }
     return made;
+  },
+});
+
+export const packing = defineStage({
+  kind: "packing",
+  scope: "layer",
+  name: "boxed-words",
+  version: "1.0.0",
+  description: "As bits32, with a note in the attributes; or what the option says.",
+  options: v.strictObject({ mode: v.optional(v.picklist(["good", "escape", "wrong"]), "good") }),
+  estimate: ({ rows, cols }) => ({ peakBytes: rows * cols }),
+  async run(input, { mode }, context) {
+    const found = mode === "escape" ? forbidden() : [];
+    if (found.length > 0) throw new Error(`could ${found.join(", ")}`);
+    if (mode === "wrong") return "not a layer" as never;
+    const packed = await bits32.run(input, {}, context);
+    return { ...packed, attributes: { ...packed.attributes, note: `boxed ${input.job.name}` } };
+  },
+});
+
+export const distillation = defineStage({
+  kind: "distillation",
+  scope: "model",
+  name: "boxed-scales",
+  version: "1.0.0",
+  description: "Doubles the scales of every second layer by a graph and turns its first sign; or what the option says.",
+  options: v.strictObject({ mode: v.optional(v.picklist(["good", "escape", "stranger", "throw"]), "good") }),
+  estimate: () => ({ peakBytes: 1 }),
+  async run({ jobs, checkpoint, calibration, importance, factors, commit }, { mode }, { runtime, emit }) {
+    const found = mode === "escape" ? forbidden() : [];
+    if (found.length > 0) throw new Error(`could ${found.join(", ")}`);
+    let signs = 0;
+    for (const [index, job] of jobs.entries()) {
+      const before = await factors(job.name);
+      if (before.kind !== "dbf") throw new Error("not of signs");
+      signs += before.rank * (job.rows + job.cols);
+      const first = await checkpoint.tensor(job.name).readRows(0, 1);
+      if (first.some((value, at) => value !== before.b[at]) && index === 0) throw new Error("not the layer's factors");
+      if (index % 2 === 1) continue;
+      const words = before.A.words.slice();
+      words[0] ^= 1;
+      await commit(job.name, { ...before, A: { ...before.A, words }, b: await doubled(runtime, before.b) });
+      emit({ type: "stage-progress", stage: "boxed-scales", subject: job.name, done: index + 1, total: jobs.length });
+      if (mode === "throw") throw new RangeError("told to fail");
+      if (mode === "stranger") await commit("model.norm.weight", before);
+    }
+    return { loss: calibration.length + importance.size / 1000, flipped: Math.ceil(jobs.length / 2) / signs };
   },
 });

@@ -4,6 +4,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { openRuntime } from "../../../kernels/runtime/open.ts";
 import { readJournal } from "../../../pipeline/artefact/journal.ts";
 import { openArtefact } from "../../../pipeline/artefact/reader.ts";
+import { openCheckpoint } from "../../../pipeline/checkpoint/open.ts";
 import { compress } from "../../../pipeline/compress.ts";
 import { ModelProtoSchema, TensorProto_DataLocation } from "../../../pipeline/graph/onnx_pb.ts";
 import { loadPlugins } from "../../../pipeline/recipe/plugin_loader.ts";
@@ -60,6 +61,71 @@ Deno.test("Sandboxed stages of four kinds read weights, run graphs, and give the
     assert(factors.kind === "dbf");
     assertEquals(factors.rank, 5);
     assert(factors.b.some((scale) => scale !== 0));
+  }));
+
+Deno.test("Sandboxed packing and distillation give the bytes that they give unboxed, layer by layer and again", () =>
+  withFolder(async (folder) => {
+    const tokens = `${folder}/tokens.json`;
+    await Deno.writeTextFile(tokens, JSON.stringify(Array.from({ length: 64 }, (_, index) => index % 50)));
+    const more = {
+      calibration: { source: tokens, length: 16, sequences: 3 },
+      stages: {
+        importance: "boxed-norms",
+        factorization: "fake",
+        packing: "boxed-words",
+        distillation: "boxed-scales",
+      },
+    };
+    const ends: unknown[] = [];
+    const progress: string[] = [];
+    const report = await run(`${folder}/boxed`, more, (event) => {
+      if (event.type === "stage-end" && event.stage === "boxed-scales") ends.push(event.detail);
+      if (event.type === "stage-progress" && event.stage === "boxed-scales") progress.push(event.subject);
+    });
+    await run(`${folder}/open`, { ...more, pluginSandbox: false });
+    assertEquals(await snapshot(`${folder}/boxed`), await snapshot(`${folder}/open`));
+    using artefact = await openArtefact(`${folder}/boxed`);
+    const layers = [...artefact.entries.values()].filter(({ kind }) => kind === "dbf");
+    const second = report.layers.flatMap(({ name }, index) => index % 2 === 0 ? [name] : []);
+    assertEquals(layers.length, report.layers.length);
+    assertEquals(layers.filter(({ generation }) => generation === 1).map(({ name }) => name).sort(), second.toSorted());
+    assertEquals(progress, second);
+    const [{ loss }] = ends as { loss: number }[];
+    assertEquals(loss, 3 + layers.length / 1000);
+    for (const { name, shape, generation } of layers) {
+      const packed = await artefact.layer(name);
+      assertEquals(packed.attributes.note, `boxed ${name}`);
+      const factors = unpackFactors(name, shape, packed);
+      assert(factors.kind === "dbf");
+      using checkpoint = await openCheckpoint(MODEL);
+      const first = await checkpoint.tensor(name).readRows(0, 1);
+      assertEquals(factors.b, generation === 1 ? first.map((value) => 2 * value) : first);
+    }
+  }));
+
+Deno.test("Sandboxed packing and distillation reach nothing, and what they do wrong is named", () =>
+  withFolder(async (folder) => {
+    const attempt = (name: string, stages: Partial<RecipeInput["stages"]>) =>
+      run(`${folder}/${name}`, { stages: { factorization: "fake", ...stages }, blocks: [0, 0] });
+    const boxed = (use: string, mode: string) => ({ use, options: { mode } });
+    await attempt("reach", {
+      packing: boxed("boxed-words", "escape"),
+      distillation: boxed("boxed-scales", "escape"),
+    });
+    const wrong = await assertRejects(() => attempt("wrong", { packing: boxed("boxed-words", "wrong") }), TypeError);
+    assertStringIncludes(wrong.message, "as packed by boxed-words");
+    assertStringIncludes(wrong.message, "model.layers.0.self_attn.q_proj.weight");
+    await assertRejects(
+      () => attempt("stranger", { distillation: boxed("boxed-scales", "stranger") }),
+      RangeError,
+      '"model.norm.weight"',
+    );
+    // What it had committed before it failed is no generation of the artefact's layers.
+    await assertRejects(() => attempt("throw", { distillation: boxed("boxed-scales", "throw") }), RangeError, "told");
+    const { lines } = await readJournal(`${folder}/throw/journal.jsonl`);
+    const commits = lines.flatMap((line) => line.type === "commit" ? [line.generation] : []);
+    assertEquals(commits, commits.map(() => 0));
+    assert(commits.length > 0);
   }));
 
 Deno.test("A sandboxed allocation learns what layers cost while it runs, and gives the budget's own error", () =>
