@@ -5,6 +5,7 @@
  */
 import type { Runtime, Tensor } from "../../kernels/runtime/types.ts";
 import { readFloats } from "./engine.ts";
+import { freeArrays, moveToTensor } from "./move_array.ts";
 
 /** Activations `(windows, tokens, features)` f32. */
 export interface Activations extends Disposable, ActivationShape {
@@ -53,13 +54,14 @@ export function openActivations(
         file.seekSync(window * windowBytes, Deno.SeekMode.Start);
         readFully(file, path, bytes.subarray(place * windowBytes, (place + 1) * windowBytes));
       });
-      return Promise.resolve(runtime.tensor("float32", data, [indices.length, tokens, features]));
+      return Promise.resolve(moveToTensor(runtime, data, [indices.length, tokens, features]));
     },
     async write(first, data) {
       const floats = await readFloats(data);
       file.seekSync(first * windowBytes, Deno.SeekMode.Start);
       const bytes = new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength);
       for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+      freeArrays([floats]);
     },
     [Symbol.dispose]() {
       if (!closed) file.close();

@@ -8,6 +8,8 @@ import { encodeModel } from "../graph/encode.ts";
 import { createGraph } from "../graph/graph.ts";
 import { add, div, mul, sqrt, sub } from "../graph/ops.ts";
 import type { Graph } from "../graph/types.ts";
+import { moveToTensor } from "./move_array.ts";
+import { openTensorPool } from "./tensor_pool.ts";
 
 /** Constants of the optimizer. */
 export interface AdamWOptions {
@@ -35,13 +37,15 @@ export interface TrainedVector {
 /** An optimizer ready to step any number of vectors. */
 export interface AdamW extends AsyncDisposable {
   /**
-   * One step: replaces the vector's tensors and disposes the old ones.
+   * One step: replaces the vector's tensors and keeps the old ones for the next step of a vector as long.
    *
    * @param gradient f32 `(n,)`; not disposed.
    * @param step Counted from 0, for the bias correction.
    * @param factor On the learning rate, from the schedule.
    */
   step(vector: TrainedVector, gradient: Tensor, step: number, factor: number): Promise<void>;
+  /** Gives back what is kept for the next step; that one makes it anew, in a few milliseconds. */
+  rest(): Promise<void>;
 }
 
 /**
@@ -92,8 +96,17 @@ export function buildAdamW(options: AdamWOptions = {}): Graph {
  */
 export async function openAdamW(runtime: Runtime, options: AdamWOptions = {}): Promise<AdamW> {
   const { beta1 = 0.9, beta2 = 0.95, weightDecay = 0 } = options;
-  const session: Session = await runtime.load(encodeModel(buildAdamW(options)), { name: "AdamW step" });
+  const load = () =>
+    runtime.load(encodeModel(buildAdamW(options)), { name: "AdamW step", memoryPattern: runtime.provider !== "cpu" });
+  let session: Session | undefined = await load();
+  const spare = openTensorPool(runtime);
+  const rest = async () => {
+    spare[Symbol.dispose]();
+    await session?.[Symbol.asyncDispose]();
+    session = undefined;
+  };
   return {
+    rest,
     async step(vector, gradient, step, factor) {
       using scale = runtime.tensor("float32", Float32Array.of(factor / (1 - beta1 ** (step + 1))), []);
       using correction = runtime.tensor("float32", Float32Array.of(1 / Math.sqrt(1 - beta2 ** (step + 1))), []);
@@ -102,24 +115,27 @@ export async function openAdamW(runtime: Runtime, options: AdamWOptions = {}): P
         ? undefined
         : runtime.tensor("float32", Float32Array.of(factor * weightDecay), []);
       const feeds = { parameter, gradient, first, second, rates, factor: scale, correction };
-      const next = await session.run(decay === undefined ? feeds : { ...feeds, decay });
-      vector.parameter = next.parameter_next;
-      vector.first = next.first_next;
-      vector.second = next.second_next;
-      for (const old of [parameter, first, second]) old[Symbol.dispose]();
+      session ??= await load();
+      const next = Object.fromEntries(session.outputs.map(({ name }) => [name, spare.lend(parameter.shape)]));
+      const into = Object.fromEntries(Object.entries(next).map(([name, { tensor }]) => [name, tensor]));
+      await session.run(decay === undefined ? feeds : { ...feeds, decay }, { into });
+      vector.parameter = next.parameter_next.keep();
+      vector.first = next.first_next.keep();
+      vector.second = next.second_next.keep();
+      for (const old of [parameter, first, second]) spare.give(old);
     },
-    [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: rest,
   };
 }
 
-/** Starts training from `parameter`, with moments of zero. */
+/** Starts training from `parameter`, which is taken over and empty afterwards, with moments of zero. */
 export function trainedVector(runtime: Runtime, parameter: Float32Array, rates: Float32Array): TrainedVector {
-  const zeros = new Float32Array(parameter.length);
   const shape = [parameter.length];
+  const zeros = () => moveToTensor(runtime, new Float32Array(shape[0]), shape);
   return {
-    parameter: runtime.tensor("float32", parameter, shape),
-    first: runtime.tensor("float32", zeros, shape),
-    second: runtime.tensor("float32", zeros, shape),
+    parameter: moveToTensor(runtime, parameter, shape),
+    first: zeros(),
+    second: zeros(),
     rates: runtime.tensor("float32", rates, [rates.length]),
   };
 }

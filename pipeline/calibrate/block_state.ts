@@ -11,6 +11,7 @@ import { blockLayout, type LinearTreatment } from "./block_graph.ts";
 import type { Feeds } from "./engine.ts";
 import { signDifference } from "./latents.ts";
 import { LAYER_KINDS } from "./layer_kinds.ts";
+import { freeArrays } from "./move_array.ts";
 import { cutSegments, elementsOf, joinSegments, type Segment } from "./parameters.ts";
 
 /** Learning rates before the schedule. */
@@ -66,9 +67,10 @@ export function factorVectors(
     if (found === undefined) continue;
     for (const [name, array] of LAYER_KINDS[found.kind].trained(role, found)) arrays.set(name, array);
   }
-  const scales = joinSegments(layout.scales, arrays);
+  const scales = joinSegments(layout.scales, arrays), latents = joinSegments(layout.latents, arrays);
+  freeArrays(layout.latents.map(({ name }) => arrays.get(name)!));
   return {
-    latents: trainedVector(runtime, joinSegments(layout.latents, arrays), Float32Array.of(rates.signs)),
+    latents: trainedVector(runtime, latents, Float32Array.of(rates.signs)),
     scales: trainedVector(runtime, scales, scaleRates(layout.scales, scales, rates.scales)),
   };
 }
@@ -96,8 +98,10 @@ export async function trainedFactors(
 ): Promise<Map<string, Factors>> {
   const layout = blockLayout(block, treatments(block, before));
   const values = new Map<string, Float32Array>();
+  const flats: Float32Array[] = [];
   for (const name of FACTOR_VECTORS) {
     const flat = await vectors[name].parameter.read() as Float32Array;
+    flats.push(flat);
     for (const [part, piece] of cutSegments(layout[name], flat)) values.set(part, piece);
   }
   const factors = new Map<string, Factors>();
@@ -105,6 +109,7 @@ export async function trainedFactors(
     const old = before.get(linear.weight);
     if (old !== undefined) factors.set(linear.weight, LAYER_KINDS[old.kind].restore(linear, old, values, options));
   }
+  freeArrays(flats);
   return factors;
 }
 

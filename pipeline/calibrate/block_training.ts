@@ -11,6 +11,7 @@ import { type TrainingLength, trainingSteps } from "./batch_size.ts";
 import { blockLayout, type LinearTreatment } from "./block_graph.ts";
 import { FACTOR_VECTORS, factorVectors, fixedFeeds, trainedFactors, treatments } from "./block_state.ts";
 import { type BlockEngine, disposeFeeds, type Feeds } from "./engine.ts";
+import { freeArrays } from "./move_array.ts";
 import { cutSegments, joinSegments } from "./parameters.ts";
 import { tuneBlock } from "./tune.ts";
 
@@ -68,9 +69,12 @@ export async function retune(
   const { dense: segments } = blockLayout(block, linears);
   const { relative } = options;
   const kind = { kind: "tune", batch: run.batch, tokens: inputs.tokens, linears, relative } as const;
-  const vector = trainedVector(engine.runtime, joinSegments(segments, weights), Float32Array.of(options.retuneRate));
+  const flat = joinSegments(segments, weights);
+  freeArrays(segments.map(({ name }) => weights.get(name)!));
+  const vector = trainedVector(engine.runtime, flat, Float32Array.of(options.retuneRate));
   const { last } = await tuneBlock({
     ...run,
+    runtime: engine.runtime,
     session: await engine.session(block, kind),
     feeds: run.frozen,
     trained: { dense: vector },
@@ -78,8 +82,8 @@ export async function retune(
     seed: run.seed + roles.length,
     progress: (step, steps, loss) => run.report("retune", step, steps, loss),
   });
-  const flat = await vector.parameter.read() as Float32Array;
-  for (const [role, piece] of cutSegments(segments, flat)) weights.set(role, piece);
+  const trained = await vector.parameter.read() as Float32Array;
+  for (const [role, piece] of cutSegments(segments, trained)) weights.set(role, piece);
   disposeVector(vector);
   await engine.drop(block, kind);
   return last;
@@ -98,6 +102,7 @@ export async function tuneSigns(
   const fixed = fixedFeeds(engine.runtime, block, factors);
   await tuneBlock({
     ...run,
+    runtime: engine.runtime,
     session: await engine.session(block, kind),
     feeds: { ...run.frozen, ...fixed },
     trained: Object.fromEntries(

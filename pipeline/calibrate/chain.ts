@@ -7,7 +7,8 @@ import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { BlockDescription } from "../model/types.ts";
 import { type Activations, batchesOf, openActivations } from "./activations.ts";
 import { openEmbedding } from "./embedding.ts";
-import { type BlockEngine, disposeFeeds, type Feeds, feedsFor } from "./engine.ts";
+import { type BlockEngine, disposeFeeds, emptyOutputs, type Feeds, feedsFor } from "./engine.ts";
+import { moveToTensor } from "./move_array.ts";
 import { residentChains, staysResident } from "./resident_chains.ts";
 
 /** Which model the activations are of. */
@@ -92,15 +93,18 @@ export async function advanceChain(
   const { tokens, windows } = input;
   const next = engine.model.blocks.indexOf(block) + 1;
   const linears = new Map(block.linears.map(({ role }) => [role, "frozen" as const]));
+  const graphOf = (size: number) => ({ kind: "forward", batch: size, tokens, linears }) as const;
+  const batches = batchesOf(windows, batch);
   await writeWhole(options, fileOf(options.directory, kind, next), async (file) => {
-    for (const indices of batchesOf(windows, batch)) {
+    for (const indices of batches) {
       signal?.throwIfAborted();
-      const session = await engine.session(block, { kind: "forward", batch: indices.length, tokens, linears });
+      const session = await engine.session(block, graphOf(indices.length));
       using x: Tensor = await input.tensor(indices);
-      const { y } = await session.run(feedsFor(session, feeds, { x }));
+      const { y } = await session.run(feedsFor(session, feeds, { x }), { into: emptyOutputs(engine.runtime, session) });
       await file.write(indices[0], y);
     }
   });
+  for (const size of new Set(batches.map(({ length }) => length))) await engine.drop(block, graphOf(size));
   return openExisting(options, kind, next)!;
 }
 
@@ -119,12 +123,12 @@ export async function openChain(
   let input = openExisting(options, kind, at);
   while (input === undefined && at > 0) input = openExisting(options, kind, --at);
   if (input === undefined) {
-    const embed = await openEmbedding(engine.checkpoint, engine.model);
+    using embed = await openEmbedding(engine.checkpoint, engine.model);
     const { tokens, features } = shapeOf(options);
     await writeWhole(options, fileOf(options.directory, kind, 0), async (file) => {
       for (const indices of batchesOf(options.windows.length, options.batch)) {
         const rows = embed(indices.map((index) => options.windows[index]));
-        await file.write(indices[0], engine.runtime.tensor("float32", rows, [indices.length, tokens, features]));
+        await file.write(indices[0], moveToTensor(engine.runtime, rows, [indices.length, tokens, features]));
       }
     });
     input = openExisting(options, kind, 0)!;

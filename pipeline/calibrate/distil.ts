@@ -25,6 +25,8 @@ import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, openBlockEngine }
 import { type Head, openHead } from "./head.ts";
 import { cosineFactor } from "./schedule.ts";
 import { shuffledBatches } from "./shuffle.ts";
+import { freeArrays } from "./move_array.ts";
+import { type LentTensor, openTensorPool, owned, type TensorPool } from "./tensor_pool.ts";
 import { openStateStore, type StateStore } from "./state_store.ts";
 
 /** How a distillation trains. */
@@ -55,19 +57,20 @@ const SCORED_WINDOWS = 16;
 /** Weight of the newest loss in the running mean. */
 const LOSS_SMOOTHING = 0.05;
 
-/** Runs one graph of a block; weights of linears that stay dense are on the device only meanwhile. */
+/** Runs one graph of a block into tensors for all of its outputs; weights of linears that stay dense are on the device only meanwhile. */
 async function runBlock(
   engine: BlockEngine,
   { block, linears, vectors }: DistilledBlock,
   kind: BlockGraphKind,
   [batch, tokens]: readonly number[],
   feeds: Feeds,
-): Promise<Record<string, Tensor>> {
+  into: Feeds,
+): Promise<void> {
   const session = await engine.session(block, { kind, batch, tokens, linears });
   const kept = block.linears.filter(({ role }) => linears.get(role) === "frozen").map(({ role }) => role);
   const dense = await engine.weights(block, kept);
   try {
-    return await session.run(feedsFor(session, feeds, vectors, dense));
+    await session.run(feedsFor(session, feeds, vectors, dense), { into });
   } finally {
     disposeFeeds(dense);
   }
@@ -80,13 +83,16 @@ interface DistillationRun {
   readonly store: StateStore;
   readonly optimizer: AdamW;
   readonly head: Head;
+  readonly pool: TensorPool;
 }
 
 /** Output of a block of the compressed model. */
-async function forwardBlock({ engine, store }: DistillationRun, each: DistilledBlock, x: Tensor): Promise<Tensor> {
+async function forwardBlock(run: DistillationRun, each: DistilledBlock, x: Tensor): Promise<LentTensor> {
+  const { engine, store, pool } = run;
   const { index } = each.block;
   const parameters = store.has(index) ? await store.parameters(index) : {};
-  const { y } = await runBlock(engine, each, "forward", x.shape, { x, ...parameters });
+  const y = pool.lend(x.shape);
+  await runBlock(engine, each, "forward", x.shape, { x, ...parameters }, { y: y.tensor });
   if (store.has(index)) store.release(index);
   return y;
 }
@@ -100,13 +106,13 @@ async function perplexityOn(
 ): Promise<number> {
   let loss = 0;
   for (const indices of batchesOf(windows.length, batch)) {
-    let x = await inputs.tensor(indices);
+    let x = owned(await inputs.tensor(indices));
     for (const each of run.blocks) {
       using before = x;
-      x = await forwardBlock(run, each, before);
+      x = await forwardBlock(run, each, before.tensor);
     }
     using output = x;
-    loss += await run.head.crossEntropy(output, indices.map((index) => windows[index]));
+    loss += await run.head.crossEntropy(output.tensor, indices.map((index) => windows[index]));
   }
   return Math.exp(loss / (windows.length * (windows[0].length - 1)));
 }
@@ -118,30 +124,38 @@ async function distilStep(
   step: number,
   factor: number,
 ): Promise<number> {
-  const { engine, blocks, store, optimizer, head } = run;
+  const { engine, blocks, store, optimizer, head, pool } = run;
   const { shape } = data.input;
-  const inputs: Tensor[] = [data.input];
+  const inputs: LentTensor[] = [owned(data.input)];
   for (const each of blocks) {
-    inputs.push(await forwardBlock(run, each, inputs[inputs.length - 1]));
+    inputs.push(await forwardBlock(run, each, inputs[inputs.length - 1].tensor));
   }
-  using output = inputs.pop()!;
-  const found = await head.distillation(output, data.teacher);
-  let { gradient } = found;
+  const output = inputs.pop()!;
+  const found = await head.distillation(output.tensor, data.teacher);
+  output[Symbol.dispose]();
+  let gradient = owned(found.gradient);
   for (const each of [...blocks].reverse()) {
     using x = inputs.pop()!;
+    using after = gradient;
+    gradient = pool.lend(shape);
     const { index } = each.block;
     const vectors = store.has(index) ? await store.open(index) : undefined;
     const parameters = vectors && { latents: vectors.latents.parameter, scales: vectors.scales.parameter };
-    const gradients = await runBlock(engine, each, "backward", shape, { x, gradient, ...parameters });
-    gradient[Symbol.dispose]();
-    gradient = gradients.x_gradient;
-    if (vectors === undefined) continue;
-    for (const name of FACTOR_VECTORS) {
-      if (vectors[name].parameter.shape[0] === 0) continue;
-      using own = gradients[`${name}_gradient`];
-      await optimizer.step(vectors[name], own, step, factor);
+    const trained = vectors === undefined
+      ? []
+      : FACTOR_VECTORS.filter((name) => vectors[name].parameter.shape[0] > 0).map((name) => ({
+        vector: vectors[name],
+        name: `${name}_gradient`,
+        own: pool.lend(vectors[name].parameter.shape),
+      }));
+    const into = Object.fromEntries(trained.map(({ name, own }) => [name, own.tensor]));
+    const feeds = { x: x.tensor, gradient: after.tensor, ...parameters };
+    await runBlock(engine, each, "backward", shape, feeds, { ...into, x_gradient: gradient.tensor });
+    for (const { vector, own } of trained) {
+      using found = own;
+      await optimizer.step(vector, found.tensor, step, factor);
     }
-    await store.close(index);
+    if (vectors !== undefined) await store.close(index);
   }
   gradient[Symbol.dispose]();
   return found.loss / (shape[0] * shape[1]);
@@ -176,6 +190,7 @@ export async function distilModel(
   using inputs = await openChain(chain, "full", 0, (block) => engine.weights(block));
   await using head = await openHead(context.runtime, model, checkpoint);
   await using optimizer = await openAdamW(context.runtime);
+  using pool = openTensorPool(context.runtime);
   const compressed = new Set(jobs.map(({ name }) => name));
   const blocks: DistilledBlock[] = [];
   await using store = openStateStore({
@@ -191,10 +206,12 @@ export async function distilModel(
     if (before.size > 0) {
       await store.add(block.index, () => Promise.resolve(factorVectors(context.runtime, block, before, options.rates)));
     }
+    freeArrays([...before.values()].flatMap(({ latents }) => Object.values<Uint16Array>(latents ?? {})));
     const slim = new Map([...before].map(([name, factors]) => [name, { ...factors, latents: undefined }]));
     const vectors = { ...await engine.vectors(block), ...fixedFeeds(context.runtime, block, before) };
     blocks.push({ block, linears: treatments(block, before), vectors, before: slim });
   }
+  const run: DistillationRun = { engine, blocks, store, optimizer, head, pool };
   const steps = trainingSteps(options.length, calibration.length, batch, tokens);
   const batches = shuffledBatches(calibration.length, batch, jobs[0]?.seed ?? 0);
   let running = Number.NaN;
@@ -204,7 +221,7 @@ export async function distilModel(
     const indices = batches(step);
     using target = await teacher.tensor(indices);
     const data = { input: await inputs.tensor(indices), teacher: target };
-    const loss = await distilStep({ engine, blocks, store, optimizer, head }, data, step, cosineFactor(step, steps));
+    const loss = await distilStep(run, data, step, cosineFactor(step, steps));
     running = Number.isNaN(running) ? loss : (1 - LOSS_SMOOTHING) * running + LOSS_SMOOTHING * loss;
     context.emit({
       type: "stage-progress",
@@ -220,7 +237,7 @@ export async function distilModel(
     }
   }
   const scored = calibration.slice(0, SCORED_WINDOWS);
-  const perplexity = await perplexityOn({ engine, blocks, store, optimizer, head }, scored, inputs, batch);
+  const perplexity = await perplexityOn(run, scored, inputs, batch);
   let flipped = 0, signs = 0;
   for (const { block, before, vectors } of blocks) {
     disposeFeeds(vectors);

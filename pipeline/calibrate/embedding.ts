@@ -5,9 +5,12 @@
  */
 import type { CheckpointReader } from "../checkpoint/types.ts";
 import type { ModelDescription } from "../model/types.ts";
+import { freeArrays } from "./move_array.ts";
 
 /** Embeds windows of token ids: `(windows, tokens, hidden)` f32, scaled as the model says. */
-export type Embed = (windows: readonly Int32Array[]) => Float32Array;
+export interface Embed extends Disposable {
+  (windows: readonly Int32Array[]): Float32Array;
+}
 
 /**
  * Reads the embedding matrix and returns a function that looks rows up; the matrix is held as long as the function is.
@@ -18,7 +21,7 @@ export async function openEmbedding(checkpoint: CheckpointReader, model: ModelDe
   const table = await checkpoint.tensor(model.embedding).read();
   const { hiddenSize, embeddingScale } = model;
   const entries = table.length / hiddenSize;
-  return (windows) => {
+  const embed = (windows: readonly Int32Array[]) => {
     const tokens = windows[0]?.length ?? 0;
     const rows = new Float32Array(windows.length * tokens * hiddenSize);
     let at = 0;
@@ -34,4 +37,5 @@ export async function openEmbedding(checkpoint: CheckpointReader, model: ModelDe
     if (embeddingScale !== 1) { for (let index = 0; index < rows.length; index++) rows[index] *= embeddingScale; }
     return rows;
   };
+  return Object.assign(embed, { [Symbol.dispose]: () => freeArrays([table]) });
 }

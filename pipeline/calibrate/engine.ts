@@ -7,6 +7,7 @@ import type { Runtime, Session, Tensor } from "../../kernels/runtime/types.ts";
 import type { CheckpointReader } from "../checkpoint/types.ts";
 import { encodeModel } from "../graph/encode.ts";
 import type { BlockDescription, ModelDescription } from "../model/types.ts";
+import { moveToTensor } from "./move_array.ts";
 import { blockGraphKey, type BlockGraphOptions, buildBlockGraph } from "./block_graph.ts";
 
 /** Feeds of a session, to be disposed by whoever made them. */
@@ -36,7 +37,7 @@ export function openBlockEngine(
   const sessions = new Map<string, Promise<Session>>();
   const feed = async (name: string) => {
     const handle = checkpoint.tensor(name);
-    return runtime.tensor("float32", await handle.read(), handle.shape);
+    return moveToTensor(runtime, await handle.read(), handle.shape);
   };
   return {
     runtime,
@@ -47,7 +48,10 @@ export function openBlockEngine(
       let session = sessions.get(key);
       if (session === undefined) {
         const bytes = encodeModel(buildBlockGraph(model, block, options));
-        session = runtime.load(bytes, { name: `${options.kind} of block ${block.index}` });
+        session = runtime.load(bytes, {
+          name: `${options.kind} of block ${block.index}`,
+          memoryPattern: runtime.provider !== "cpu",
+        });
         sessions.set(key, session);
       }
       return session;
@@ -83,6 +87,16 @@ export function disposeFeeds(feeds: Readonly<Record<string, Tensor | undefined>>
   for (const tensor of Object.values(feeds)) tensor?.[Symbol.dispose]();
 }
 
+/**
+ * Tensors for all outputs of a session with fixed shapes, for `RunOptions.into`: an output in the session's arena would hold
+ * the memory around it.
+ */
+export function emptyOutputs(runtime: Runtime, { outputs }: Session): Feeds {
+  return Object.fromEntries(
+    outputs.map(({ name, dtype, shape }) => [name, runtime.empty(dtype, shape as readonly number[])]),
+  );
+}
+
 /** The feeds that a session has inputs for. */
 export function feedsFor(session: Session, ...sources: readonly Readonly<Feeds>[]): Feeds {
   const names = new Set(session.inputs.map(({ name }) => name));
@@ -93,9 +107,8 @@ export function feedsFor(session: Session, ...sources: readonly Readonly<Feeds>[
   return feeds;
 }
 
-/** Reads a scalar output and disposes it. */
-export async function readScalar(tensor: Tensor): Promise<number> {
-  using scalar = tensor;
+/** Reads a scalar. */
+export async function readScalar(scalar: Tensor): Promise<number> {
   return (await scalar.read() as Float32Array)[0];
 }
 

@@ -12,6 +12,7 @@ import type { Graph } from "../graph/types.ts";
 import type { BlockDescription } from "../model/types.ts";
 import { type Activations, batchesOf } from "./activations.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, readFloats } from "./engine.ts";
+import { moveToTensor } from "./move_array.ts";
 import type { WeightCorrection } from "./reconstruct.ts";
 
 /** Numbers of the compensation. */
@@ -89,7 +90,7 @@ export function errorCompensation(
     const { tokens, windows } = inputs;
     const linears = new Map(block.linears.map((linear) => [linear.role, "frozen" as const]));
     await using accumulate = await runtime.load(encodeModel(accumulationGraph(cols)), { name: "error statistics" });
-    const zero = () => runtime.tensor("float32", new Float32Array(cols * cols), [cols, cols]);
+    const zero = () => moveToTensor(runtime, new Float32Array(cols * cols), [cols, cols]);
     let sums = { covariance: zero(), cross: zero() };
     for (const indices of batchesOf(windows, options.batch)) {
       const session = await engine.session(block, { kind: "capture", batch: indices.length, tokens, linears });

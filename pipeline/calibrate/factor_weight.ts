@@ -13,6 +13,7 @@ import { type BlockEngine, disposeFeeds, type Feeds } from "./engine.ts";
 import { signsOf } from "./latents.ts";
 import type { FactorsShape, LinearShape } from "./layer_kind.ts";
 import { LAYER_KINDS } from "./layer_kinds.ts";
+import { moveToTensor } from "./move_array.ts";
 
 /** Ŵ of factors of one shape. Inputs are their parts by name; latents may be any values of the signs. Output `weight` `(rows, cols)`. */
 export function factorWeightGraph(linear: LinearShape, shape: FactorsShape): Graph {
@@ -43,7 +44,10 @@ export async function factorWeight(
   await using session = await runtime.load(encodeModel(factorWeightGraph(named, shape)), { name: "weight of factors" });
   const feeds: Feeds = {};
   const trained = kind.trained(named.role, factors), fixed = kind.fixedData(named.role, factors);
-  for (const { name, shape: dims } of [...kind.latents(named, shape), ...kind.scales(named, shape)]) {
+  for (const { name, shape: dims } of kind.latents(named, shape)) {
+    feeds[name] = moveToTensor(runtime, trained.get(name)!, dims);
+  }
+  for (const { name, shape: dims } of kind.scales(named, shape)) {
     feeds[name] = runtime.tensor("float32", trained.get(name)!, dims);
   }
   for (const { name, dtype, shape: dims } of kind.fixed(named, shape)) {

@@ -9,6 +9,7 @@ import { encodeModel } from "../graph/encode.ts";
 import type { Graph } from "../graph/types.ts";
 import type { ModelDescription } from "../model/types.ts";
 import { disposeFeeds, type Feeds, readScalar } from "./engine.ts";
+import { moveToTensor } from "./move_array.ts";
 import { buildCrossEntropy, buildDistillationLoss, buildJoinRows } from "./head_graph.ts";
 
 /** Most logits in one run: 64 MB of f32 (1 GB on a GPU), of which a loss holds a handful. */
@@ -42,13 +43,18 @@ export async function openHead(runtime: Runtime, model: ModelDescription, checkp
   const { hiddenSize, vocabularySize } = model;
   const norm = runtime.tensor("float32", await checkpoint.tensor(model.finalNorm).read(), [hiddenSize]);
   const matrix = checkpoint.tensor(model.head);
-  const head = runtime.tensor("float32", await matrix.read(), matrix.shape);
+  const head = moveToTensor(runtime, await matrix.read(), matrix.shape);
   const sized = { ...model, vocabularySize: matrix.shape[0] };
   const chunk = Math.max(1, Math.floor(MOST_LOGITS[runtime.provider] / vocabularySize));
   const sessions = new Map<string, Promise<Session>>();
   const session = (name: string, build: () => Graph) => {
     let found = sessions.get(name);
-    if (found === undefined) sessions.set(name, found = runtime.load(encodeModel(build()), { name }));
+    if (found === undefined) {
+      sessions.set(
+        name,
+        found = runtime.load(encodeModel(build()), { name, memoryPattern: runtime.provider !== "cpu" }),
+      );
+    }
     return found;
   };
   const index = (at: number) => runtime.tensor("int64", BigInt64Array.of(BigInt(at)), [1]);
@@ -61,9 +67,12 @@ export async function openHead(runtime: Runtime, model: ModelDescription, checkp
     for (let from = 0; from < rows; from += chunk) {
       const to = Math.min(rows, from + chunk);
       const own = { start: index(from), end: index(to), ...more(from, to) };
-      const found = await run.run({ hidden, norm, head, ...kept, ...own });
+      using sum = runtime.empty("float32", []);
+      const gradient = run.outputs.some(({ name }) => name === "gradient") &&
+        { gradient: runtime.empty("float32", [to - from, hiddenSize]) };
+      const found = await run.run({ hidden, norm, head, ...kept, ...own }, { into: { loss: sum, ...gradient } });
       disposeFeeds(own);
-      loss += await readScalar(found.loss);
+      loss += await readScalar(sum);
       if (found.gradient !== undefined) pieces[`rows${Object.keys(pieces).length}`] = found.gradient;
     }
     return { loss, pieces };

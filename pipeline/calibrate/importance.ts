@@ -10,8 +10,9 @@ import { batchesOf } from "./activations.ts";
 import { batchWindows } from "./batch_size.ts";
 import type { BlockGraphOptions } from "./block_graph.ts";
 import { openEmbedding } from "./embedding.ts";
-import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, readFloats } from "./engine.ts";
+import { type BlockEngine, disposeFeeds, emptyOutputs, type Feeds, feedsFor, readFloats } from "./engine.ts";
 import { openHead } from "./head.ts";
+import { moveToTensor } from "./move_array.ts";
 
 /** How importance is gathered. */
 export interface ImportanceOptions {
@@ -92,7 +93,7 @@ async function gather(
       clipQuantile,
       linears: new Map(blocks[block].linears.map(({ role }) => [role, "frozen"])),
     });
-  const embed = await openEmbedding(engine.checkpoint, model);
+  using embed = await openEmbedding(engine.checkpoint, model);
   await using head = backward ? await openHead(runtime, model, engine.checkpoint) : undefined;
   /** Runs a graph of a block on one batch; what it returns beside `kept` is added to the sums. */
   const runOn = async (
@@ -102,10 +103,8 @@ async function gather(
     kept: "y" | "x_gradient",
     given: Feeds & { readonly x: Tensor },
   ): Promise<Tensor> => {
-    const { shape } = given.x;
-    const session = await graph(kind, block, shape[0]);
-    // Kept for many runs: inside the session's arena it would hold the arena's whole memory.
-    const into = { [kept]: runtime.empty("float32", shape) };
+    const session = await graph(kind, block, given.x.shape[0]);
+    const into = emptyOutputs(runtime, session);
     const { [kept]: result, ...statistics } = await session.run(feedsFor(session, feeds, given), { into });
     for (const [name, value] of Object.entries(statistics)) {
       accumulate(sums, `${block}/${name}`, await readFloats(value));
@@ -116,7 +115,7 @@ async function gather(
   for (const indices of chunks) {
     const parts = batchesOf(indices.length, batch).map((part) => part.map((index) => windows[indices[index]]));
     // stored[block][part]: input of the block; after the last block, the model's output
-    let stored = [parts.map((part) => runtime.tensor("float32", embed(part), [part.length, tokens, hiddenSize]))];
+    let stored = [parts.map((part) => moveToTensor(runtime, embed(part), [part.length, tokens, hiddenSize]))];
     for (let block = 0; block < blocks.length; block++) {
       signal?.throwIfAborted();
       const feeds = { ...await engine.vectors(blocks[block]), ...await engine.weights(blocks[block]) };

@@ -11,6 +11,7 @@ import type { Graph } from "../graph/types.ts";
 import type { BlockDescription } from "../model/types.ts";
 import { type Activations, batchesOf } from "./activations.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor } from "./engine.ts";
+import { moveToTensor } from "./move_array.ts";
 
 /** Tokens that a moment is taken over: several for each of the widest layers' inputs (GPTQ takes 2^18, arXiv 2210.17323). */
 const MOMENT_TOKENS = 2 ** 16;
@@ -58,7 +59,7 @@ export async function inputMoment(run: MomentRun, role: string): Promise<Tensor>
   const stride = Math.max(1, Math.floor(windows * tokens / MOMENT_TOKENS));
   const chosen = Array.from({ length: Math.ceil(windows / stride) }, (_, index) => index * stride);
   await using accumulate = await runtime.load(encodeModel(momentGraph(cols)), { name: "input moment" });
-  let moment = runtime.tensor("float32", new Float32Array(cols * cols), [cols, cols]);
+  let moment = moveToTensor(runtime, new Float32Array(cols * cols), [cols, cols]);
   const name = `rows/${role}`;
   try {
     for (const part of batchesOf(chosen.length, batch)) {

@@ -4,13 +4,14 @@
  * @module
  */
 import { f16BitsToF32, f32ToF16Bits } from "../checkpoint/half.ts";
-import { greaterOrEqual, where } from "../graph/ops.ts";
+import { cast, greaterOrEqual, mul, sub } from "../graph/ops.ts";
 import type { Graph, Value } from "../graph/types.ts";
 import type { SignMatrix } from "../stream/stage.ts";
 
 /** Signs of latents: +1 where ≥ 0, −1 elsewhere, as f32 of the latents' shape. */
 export function signsOf(g: Graph, latents: Value): Value {
-  return where(g, greaterOrEqual(g, latents, 0), g.constant(1), g.constant(-1));
+  // ONNX Runtime's Where holds two more arrays of the result's size
+  return sub(g, mul(g, cast(g, greaterOrEqual(g, latents, 0), "float32"), 2), 1);
 }
 
 /** Least |latent| that a sign starts with: exactly zero has no sign. */

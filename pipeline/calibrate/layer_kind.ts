@@ -41,11 +41,11 @@ export interface LayerKind<F extends Factors = Factors, S extends FactorsShape =
   product(g: Graph, x: Value, linear: LinearShape, shape: S, parts: ReadonlyMap<string, Value>): Value;
   /** Ŵ `(rows, cols)` f32. */
   weight(g: Graph, linear: LinearShape, shape: S, parts: ReadonlyMap<string, Value>): Value;
-  /** Latents and scales of factors, by name. */
+  /** Latents, in new arrays, and scales of factors, by name. */
   trained(role: string, factors: F): ReadonlyMap<string, Float32Array>;
   /** Fixed parts of factors, by name. */
   fixedData(role: string, factors: F): ReadonlyMap<string, Uint8Array>;
-  /** Factors with trained latents and scales; `latents` says whether they keep the former. */
+  /** Factors with trained latents and scales, copied out of `values`; `latents` says whether they keep the former. */
   restore(
     linear: LinearShape,
     before: F,

@@ -10,13 +10,15 @@ import type { RunShape } from "../stream/stage.ts";
 import { type BlockGraphKind, buildBlockGraph, type LinearTreatment } from "./block_graph.ts";
 import { mostLogits } from "./head.ts";
 
-/** Arenas of sessions with fixed shapes, over what is alive at once. */
+/** Arenas of training sessions, over what is alive at once: freed pieces are not always where the next one fits. */
 const ARENA = 1.3;
-/** Arenas grow in powers of two and lengths of chunks differ: bytes of the losses' sessions, over those of one chunk's logits (measured: 13 at 2048 and at 49152 entries). */
-const CROSS_ENTROPY_ARENA = 13.5;
-const DIVERGENCE_ARENA = 17;
+/** Bytes of the losses' sessions, over those of one chunk's logits. */
+const CROSS_ENTROPY_ARENA = 6.5;
+const DIVERGENCE_ARENA = 10;
 /** Arrays of JavaScript that are not collected yet. */
 const GARBAGE_BYTES = 2 ** 26;
+/** Vectors as long as the trained one that a step of the optimizer takes beside it, its moments and its gradient: the next three, and what it works in. */
+const STEP_VECTORS = 3 + 3.2;
 
 const weightsOf = ({ linears }: BlockDescription) => linears.reduce((sum, { rows, cols }) => sum + rows * cols, 0);
 
@@ -45,7 +47,7 @@ function graphBytes(run: RunShape, kind: BlockGraphKind, batch: number, treatmen
     linears,
     relative: true,
   });
-  return ARENA * liveBytes(graph);
+  return liveBytes(graph);
 }
 
 function lossBytes({ model, calibration: { tokens } }: RunShape, batch: number, arena: number): number {
@@ -64,32 +66,38 @@ export function importanceBytes(
   const table = 4 * model.vocabularySize * model.hiddenSize;
   const perWindow = 4 * tokens * model.hiddenSize * (options.backward ? model.blocks.length + 2 : 3);
   const stored = perWindow * Math.min(windows, Math.max(batch, Math.floor(options.storeBytes / perWindow)));
-  const weights = 3 * 4 * weightsOf(largestBlock(run));
-  if (!options.backward) return table + stored + weights + graphBytes(run, "input-statistics", batch, "frozen");
-  const loss = lossBytes(run, batch, CROSS_ENTROPY_ARENA);
-  // what is stored shrinks while the backward pass goes down the blocks
-  const peak = Math.max(stored + loss, stored / 2 + loss + graphBytes(run, "statistics", batch, "frozen"));
-  return 3 * table + weights + graphBytes(run, "forward", batch, "frozen") + peak;
+  const weights = 4 * weightsOf(largestBlock(run));
+  if (!options.backward) return table + stored + weights + ARENA * graphBytes(run, "input-statistics", batch, "frozen");
+  return 2 * table + stored + weights + lossBytes(run, batch, CROSS_ENTROPY_ARENA) +
+    graphBytes(run, "forward", batch, "frozen") + graphBytes(run, "statistics", batch, "frozen");
 }
 
-/** Of the tuning of a block: factorizations inside it, the weights with gradient and moments, and sessions. */
+/** Of the tuning of a block: the weights with gradient and moments and a session, or without them the factorization of a layer. */
 export function tuningBytes(run: RunShape, { batchTokens }: { readonly batchTokens: number }): number {
-  if (run.calibration.windows === 0) return run.factorizationBytes;
+  const { kept, largest } = run.factorizationBytes;
+  if (run.calibration.windows === 0) return Math.max(kept, largest);
   const batch = batchOf(run, batchTokens);
-  return GARBAGE_BYTES + run.factorizationBytes + 12 * 4 * weightsOf(largestBlock(run)) +
-    1.5 * graphBytes(run, "tune", batch, "trained") + graphBytes(run, "forward", batch, "frozen");
+  const weights = 4 * weightsOf(largestBlock(run));
+  const tuning = kept + (3 + STEP_VECTORS) * weights + ARENA * graphBytes(run, "tune", batch, "trained");
+  const forward = kept + weights + ARENA * graphBytes(run, "forward", batch, "frozen");
+  return GARBAGE_BYTES + Math.max(tuning, forward, weights + Math.max(kept, largest));
 }
 
-/** Of the distillation: state up to `residentBytes`, the head, one block's gradients, sessions, and those that the factorization keeps. */
+/** Of the distillation: state up to `residentBytes`, one block's state and its gradients, inputs of all blocks, the head, and sessions. */
 export function distillationBytes(
   run: RunShape,
   { batchTokens, residentBytes }: { readonly batchTokens: number; readonly residentBytes: number },
 ): number {
-  const { model, layers } = run;
+  const { model, layers, calibration: { tokens } } = run;
   const signs = layers.reduce((sum, { rank, rows, cols }) => sum + rank * (rows + cols), 0);
+  const own = new Map<number, number>();
+  for (const { block, rank, rows, cols } of layers) own.set(block, (own.get(block) ?? 0) + rank * (rows + cols));
+  const largest = Math.max(0, ...own.values());
   const batch = batchOf(run, batchTokens, 2);
-  const table = 4 * model.vocabularySize * model.hiddenSize;
-  return GARBAGE_BYTES + run.factorizationBytes + Math.min(residentBytes, 12 * signs) +
-    16 * signs / model.blocks.length + 2 * table + lossBytes(run, batch, DIVERGENCE_ARENA) +
-    graphBytes(run, "backward", batch, "compressed") + graphBytes(run, "forward", batch, "compressed");
+  // a block beyond what is resident is read from its file for each turn
+  const opened = 12 * signs > residentBytes ? 2 * 12 * largest : 0;
+  return GARBAGE_BYTES + Math.min(residentBytes, 12 * signs) + opened + 4 * STEP_VECTORS * largest +
+    4 * batch * tokens * model.hiddenSize * (model.blocks.length + 3) + 4 * model.vocabularySize * model.hiddenSize +
+    lossBytes(run, batch, DIVERGENCE_ARENA) +
+    ARENA * (graphBytes(run, "backward", batch, "compressed") + graphBytes(run, "forward", batch, "compressed"));
 }

@@ -11,6 +11,7 @@ import { sha256File, syncDirectory, writeFileDurably } from "../artefact/durable
 import type { Runtime, Tensor } from "../../kernels/runtime/types.ts";
 import { disposeVector, type TrainedVector } from "./adamw.ts";
 import type { FactorVectors } from "./block_state.ts";
+import { freeArrays, moveToTensor } from "./move_array.ts";
 
 /** Where state is kept. */
 export interface StateStoreOptions {
@@ -66,6 +67,7 @@ async function writeState(path: string, state: FactorVectors, durable = false): 
       const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
       if (durable) hash.update(bytes);
       for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
+      freeArrays([data]);
     }
   }
   if (durable) await file.sync();
@@ -118,6 +120,7 @@ async function readState(runtime: Runtime, path: string, lengths: Entry["lengths
     second: next(length),
     rates: next(rates),
   }));
+  freeArrays([bytes]);
   return { latents, scales };
 }
 
@@ -179,7 +182,7 @@ export function openStateStore(options: StateStoreOptions): StateStore {
           }
           done += count;
         }
-        return runtime.tensor("float32", data, [length]);
+        return moveToTensor(runtime, data, [length]);
       });
       each.opened = { latents, scales };
       return each.opened;

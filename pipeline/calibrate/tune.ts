@@ -3,15 +3,16 @@
  *
  * @module
  */
-import type { Session, Tensor } from "../../kernels/runtime/types.ts";
+import type { Runtime, Session, Tensor } from "../../kernels/runtime/types.ts";
 import type { Activations } from "./activations.ts";
 import type { AdamW, TrainedVector } from "./adamw.ts";
-import { type Feeds, feedsFor, readScalar } from "./engine.ts";
+import { disposeFeeds, emptyOutputs, type Feeds, feedsFor, readScalar } from "./engine.ts";
 import { cosineFactor } from "./schedule.ts";
 import { shuffledBatches } from "./shuffle.ts";
 
 /** One training of a block. */
 export interface TuneOptions {
+  readonly runtime: Runtime;
   readonly optimizer: AdamW;
   /** The session of kind `tune`. */
   readonly session: Session;
@@ -43,6 +44,7 @@ const LAST_STEPS = 4;
 export async function tuneBlock(options: TuneOptions): Promise<TuneResult> {
   const { session, inputs, targets, batch, steps, trained, signal } = options;
   const batches = shuffledBatches(inputs.windows, batch, options.seed);
+  const into = emptyOutputs(options.runtime, session);
   let first = 0, last = 0;
   for (let step = 0; step < steps; step++) {
     signal?.throwIfAborted();
@@ -50,16 +52,17 @@ export async function tuneBlock(options: TuneOptions): Promise<TuneResult> {
     using x: Tensor = await inputs.tensor(indices);
     using target: Tensor = await targets.tensor(indices);
     const parameters = Object.fromEntries(Object.entries(trained).map(([name, { parameter }]) => [name, parameter]));
-    const found = await session.run(feedsFor(session, options.feeds, parameters, { x, target }));
-    const loss = await readScalar(found.loss);
+    await session.run(feedsFor(session, options.feeds, parameters, { x, target }), { into });
+    const loss = await readScalar(into.loss);
     const factor = cosineFactor(step, steps);
     for (const [name, vector] of Object.entries(trained)) {
-      using gradient = found[`${name}_gradient`];
-      await options.optimizer.step(vector, gradient, step, factor);
+      await options.optimizer.step(vector, into[`${name}_gradient`], step, factor);
     }
     if (step === 0) first = loss;
     if (step >= steps - LAST_STEPS) last += loss / Math.min(LAST_STEPS, steps);
     options.progress?.(step + 1, steps, loss);
   }
+  disposeFeeds(into);
+  await options.optimizer.rest();
   return { first, last };
 }

@@ -13,7 +13,7 @@ import { dbfStorage, storedBitsPerWeight, storedBytes } from "./storage.ts";
 import type { PlannedLayer, PlannedStage, PlanReport } from "./types.ts";
 
 /** Resident memory of the process before it holds a weight: Deno, ONNX Runtime's library and its default arenas. */
-export const PROCESS_BYTES = 220 * 2 ** 20;
+export const PROCESS_BYTES = 200 * 2 ** 20;
 
 /** What an export holds beside the packed tensors of one layer: chunks on their way from checkpoint to file. */
 export const EXPORT_CHUNK_BYTES = 64 * 2 ** 20;
@@ -109,9 +109,9 @@ export function planRun(input: PlanInput): PlanReport {
     input.calibration,
     (layer) => Math.max(0, ...factorizations.map(({ estimate }) => estimate(layer).peakBytes)),
   );
-  const stageTotals = stages.map(({ kind, name, estimate, peakBytesOf }) => {
+  const stageTotals = stages.map(({ kind, name, estimate, peakBytesOf, flopsOf }) => {
     const estimates = planned.map((layer) => estimate(layer));
-    const flops = sum(estimates, (one) => one.flops ?? 0);
+    const flops = flopsOf?.(run) ?? sum(estimates, (one) => one.flops ?? 0);
     return {
       kind,
       name,

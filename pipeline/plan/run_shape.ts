@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { FIXED_BYTES } from "../../plugins/factorization/dbf_admm/estimate.ts";
 import { MOST_KEPT_ELEMENTS } from "../../plugins/factorization/dbf_admm/sessions.ts";
 import type { ModelDescription } from "../model/types.ts";
 import type { LayerShape, RunShape } from "../stream/stage.ts";
@@ -20,15 +21,24 @@ export function runShape<L extends LayerShape & { readonly rank: number }>(
   calibration: RunShape["calibration"] | undefined,
   bytesOf: (layer: L) => number,
 ): RunShape {
-  // Sessions of small layers outlive them, one set for each shape; large layers hold theirs one after the other.
+  // Sessions of small layers outlive them, one set for each shape, until a large layer wants their room.
   const shapes = new Map(layers.map((layer) => [`${layer.rows} ${layer.cols} ${layer.rank}`, layer]));
-  let kept = 0, large = 0;
+  let kept = 0, sets = 0, largest = 0;
   for (const layer of shapes.values()) {
     const bytes = bytesOf(layer);
-    if (layer.rows * layer.cols <= MOST_KEPT_ELEMENTS) kept += bytes;
-    else large = Math.max(large, bytes);
+    largest = Math.max(largest, bytes);
+    if (layer.rows * layer.cols > MOST_KEPT_ELEMENTS) continue;
+    kept += bytes;
+    sets++;
   }
-  return { model, layers, calibration: calibration ?? { windows: 0, tokens: 0 }, factorizationBytes: kept + large };
+  // what each estimate says of the process as a whole is there once
+  const keptBytes = Math.max(0, kept - FIXED_BYTES * Math.max(0, sets - 1));
+  return {
+    model,
+    layers,
+    calibration: calibration ?? { windows: 0, tokens: 0 },
+    factorizationBytes: { kept: keptBytes, largest },
+  };
 }
 
 /** Windows as {@linkcode RunShape} has them. */

@@ -14,6 +14,8 @@ export interface PlannedStage {
   readonly estimate: (layer: LayerShape & { readonly rank: number; readonly method?: string }) => StageEstimate;
   /** Peak bytes on a whole run, where the largest layer's estimate does not say it. */
   readonly peakBytesOf?: (run: RunShape) => number;
+  /** Useful operations on a whole run, where the sum of the layers' estimates does not say it. */
+  readonly flopsOf?: (run: RunShape) => number;
 }
 
 /** One line of the table. */

@@ -203,7 +203,16 @@ export function plannedStages(stages: ResolvedStages): PlannedStage[] {
 }
 
 function planned(
-  { kind, stage, estimate, peakBytesOf }: Pick<ResolvedStage, "kind" | "stage" | "estimate" | "peakBytesOf">,
+  { kind, stage, options, estimate, peakBytesOf }: Pick<
+    ResolvedStage,
+    "kind" | "stage" | "options" | "estimate" | "peakBytesOf"
+  >,
 ): PlannedStage {
-  return { kind, name: stage.name, estimate, ...(stage.peakBytesOf === undefined ? {} : { peakBytesOf }) };
+  return {
+    kind,
+    name: stage.name,
+    estimate,
+    ...(stage.peakBytesOf === undefined ? {} : { peakBytesOf }),
+    ...(stage.flopsOf === undefined ? {} : { flopsOf: (run: RunShape) => stage.flopsOf!(run, options) }),
+  };
 }

@@ -98,8 +98,8 @@ export interface RunShape {
   readonly layers: readonly (LayerShape & { readonly rank: number })[];
   /** Most windows, and tokens of each; 0 windows for a run without calibration. */
   readonly calibration: { readonly windows: number; readonly tokens: number };
-  /** What factorizations hold, those of small layers together. */
-  readonly factorizationBytes: number;
+  /** What sessions of small layers keep for each other between factorizations, and what the largest factorization holds. */
+  readonly factorizationBytes: { readonly kept: number; readonly largest: number };
 }
 
 /** Which layers a stage accepts, as data, so that `plan` can answer without running anything. */
@@ -317,6 +317,8 @@ export interface Stage<K extends StageKind = StageKind, S extends OptionsSchema 
   estimate(layer: LayerShape & { readonly rank: number }, options: v.InferOutput<S>): StageEstimate;
   /** Model and block stages: peak bytes on a whole run, where the largest layer's estimate does not say it. Pure and cheap. */
   peakBytesOf?(run: RunShape, options: v.InferOutput<S>): number;
+  /** Model and block stages: useful operations on a whole run, where the sum of the layers' estimates does not say it. Pure and cheap. */
+  flopsOf?(run: RunShape, options: v.InferOutput<S>): number;
   run(input: StageIO[K]["input"], options: v.InferOutput<S>, context: StageContext): Promise<StageIO[K]["output"]>;
 }
 

@@ -7,6 +7,7 @@ import * as v from "valibot";
 import { openBlockEngine } from "../../pipeline/calibrate/engine.ts";
 import { activationStatistics, STORE_BYTES } from "../../pipeline/calibrate/importance.ts";
 import { importanceBytes } from "../../pipeline/calibrate/memory.ts";
+import { importanceFlops } from "../../pipeline/calibrate/flops.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 import { shrinkAll } from "./shrinkage.ts";
 
@@ -33,6 +34,7 @@ export const activationImportance: Stage<"importance", typeof options> = defineS
   estimate: ({ rows, cols }, { storeBytes = STORE_BYTES.cpu }) => ({ peakBytes: storeBytes + 16 * 4 * rows * cols }),
   peakBytesOf: (run, { batchTokens, storeBytes = STORE_BYTES.cpu }) =>
     importanceBytes(run, { batchTokens, storeBytes, backward: false }),
+  flopsOf: (run) => importanceFlops(run, { backward: false }),
   async run({ checkpoint, model, calibration }, { shrinkage, ...rest }, { runtime, signal, emit }) {
     await using engine = openBlockEngine(runtime, model, checkpoint);
     const { layers } = await activationStatistics(engine, calibration, {

@@ -7,6 +7,7 @@ import * as v from "valibot";
 import { openBlockEngine } from "../../pipeline/calibrate/engine.ts";
 import { fisherDiagonal, STORE_BYTES } from "../../pipeline/calibrate/importance.ts";
 import { importanceBytes } from "../../pipeline/calibrate/memory.ts";
+import { importanceFlops } from "../../pipeline/calibrate/flops.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 import { shrinkAll } from "./shrinkage.ts";
 
@@ -33,6 +34,7 @@ export const fisherDiagonalImportance: Stage<"importance", typeof options> = def
   estimate: ({ rows, cols }, { storeBytes = STORE_BYTES.cpu }) => ({ peakBytes: storeBytes + 16 * 4 * rows * cols }),
   peakBytesOf: (run, { batchTokens, storeBytes = STORE_BYTES.cpu }) =>
     importanceBytes(run, { batchTokens, storeBytes, backward: true }),
+  flopsOf: (run) => importanceFlops(run, { backward: true }),
   async run({ checkpoint, model, calibration }, { shrinkage, ...rest }, { runtime, signal, emit }) {
     await using engine = openBlockEngine(runtime, model, checkpoint);
     const { layers } = await fisherDiagonal(engine, calibration, {

@@ -5,6 +5,7 @@
  */
 import { openLibrary, type OrtLibrary } from "./library.ts";
 import { cString, cStrings, newWords } from "./memory.ts";
+import { returnFreedMemory } from "./process_heap.ts";
 import { check } from "./status.ts";
 import type { OrtFunctions } from "./table.ts";
 
@@ -38,6 +39,7 @@ let shared: Environment | undefined;
 export function environment(): Environment {
   if (shared !== undefined) return shared;
   const library = openLibrary();
+  returnFreedMemory();
   const { api } = library;
   const { words } = newWords(1);
   check(api, api.CreateEnv(LOG_LEVEL_FATAL, cString("dbf"), words), "make ONNX Runtime's environment");

@@ -9,7 +9,7 @@ import { WIDE } from "./spd_solve.ts";
 import { LEAN_ELEMENTS, MOST_KEPT_ELEMENTS } from "./sessions.ts";
 
 /** Graphs, sessions and the space between buffers, whatever the size. */
-const FIXED_BYTES = 60_000_000;
+export const FIXED_BYTES = 60_000_000;
 
 /**
  * Peak bytes (the largest of reading, a half step and polishing) and useful operations: per half step a Gram matrix, a cross

@@ -92,3 +92,21 @@ Deno.test("a disposed tensor is refused everywhere, disposing twice is harmless"
   const error = await assertRejects(() => session.run({ x }), Error);
   assertStringIncludes(error.message, "disposed");
 });
+
+Deno.test({
+  name: "freed tensors of some megabytes go back to the system, whatever lies behind them",
+  ignore: Deno.build.os !== "linux" || provider !== "cpu",
+  async fn() {
+    await using runtime = await open();
+    const data = new Float32Array(2 ** 21).fill(1), resident = () => Deno.memoryUsage().rss / 2 ** 20;
+    // glibc would take the size of what was freed last as the least that gets pages of its own.
+    const large = new Float32Array(7 * 2 ** 20);
+    runtime.tensor("float32", large, [large.length])[Symbol.dispose]();
+    const before = resident();
+    const tensors = Array.from({ length: 16 }, () => runtime.tensor("float32", data, [data.length]));
+    using _behind = runtime.tensor("float32", data.slice(0, 1000), [1000]);
+    assert(resident() > before + 120);
+    for (const tensor of tensors) tensor[Symbol.dispose]();
+    assert(resident() < before + 16);
+  },
+});

@@ -8,8 +8,8 @@ Deno.test("openAdamW() follows an f64 twin for ten steps, with a learning rate f
   await using runtime = await openRuntime({ threads: 1 });
   await using optimizer = await openAdamW(runtime, { beta1, beta2, epsilon, weightDecay });
   const start = Float32Array.of(1, -2, 0.5, 3), rates = Float32Array.of(0.1, 0.01, 0.3, 0.001);
-  const vector = trainedVector(runtime, start, rates);
   const p = Float64Array.from(start), m = new Float64Array(4), v = new Float64Array(4);
+  const vector = trainedVector(runtime, start, rates);
   for (let step = 0; step < steps; step++) {
     const gradient = Float32Array.from(p, (value, at) => Math.sin(3 * value + at + step));
     const factor = cosineFactor(step, steps);
