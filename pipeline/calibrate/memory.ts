@@ -11,10 +11,10 @@ import { type BlockGraphKind, buildBlockGraph, type LinearTreatment } from "./bl
 import { mostLogits } from "./head.ts";
 
 /** Arenas of training sessions, over what is alive at once: freed pieces are not always where the next one fits. */
-const ARENA = 1.3;
+const ARENA = 1.5;
 /** Bytes of the losses' sessions, over those of one chunk's logits. */
 const CROSS_ENTROPY_ARENA = 6.5;
-const DIVERGENCE_ARENA = 10;
+const DIVERGENCE_ARENA = 11;
 /** Arrays of JavaScript that are not collected yet. */
 const GARBAGE_BYTES = 2 ** 26;
 /** Vectors as long as the trained one that a step of the optimizer takes beside it, its moments and its gradient: the next three, and what it works in. */
@@ -96,7 +96,9 @@ export function distillationBytes(
   const batch = batchOf(run, batchTokens, 2);
   // a block beyond what is resident is read from its file for each turn
   const opened = 12 * signs > residentBytes ? 2 * 12 * largest : 0;
-  return GARBAGE_BYTES + Math.min(residentBytes, 12 * signs) + opened + 4 * STEP_VECTORS * largest +
+  // half-precision latents of a block, as they were read and decoded, are collected late
+  const read = 2 * 2 * largest;
+  return GARBAGE_BYTES + Math.min(residentBytes, 12 * signs) + opened + read + 4 * STEP_VECTORS * largest +
     4 * batch * tokens * model.hiddenSize * (model.blocks.length + 3) + 4 * model.vocabularySize * model.hiddenSize +
     lossBytes(run, batch, DIVERGENCE_ARENA) +
     ARENA * (graphBytes(run, "backward", batch, "compressed") + graphBytes(run, "forward", batch, "compressed"));
