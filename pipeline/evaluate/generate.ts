@@ -114,6 +114,8 @@ async function choiceOnDevice(model: LanguageModel, temperature: number): Promis
   const { runtime, vocabularySize } = model.decoder, draws = temperature > 0;
   const session = await runtime.load(chooseGraph(logitsDType(model), vocabularySize, draws), {
     name: "choice of tokens",
+    // Threads of its own would spin beside the decoder's, and it is short.
+    threads: 1,
     tf32: false,
   });
   return {
