@@ -117,7 +117,7 @@ export const PRESETS: Readonly<Record<"search" | "plain", Presets>> = {
   search: {
     fast: { ...SEARCH, iterations: 40, sweeps: 2, patience: 64, tolerance: 1e-3 },
     balanced: { ...SEARCH, iterations: 110, sweeps: 4, patience: 256, tolerance: 3e-4 },
-    best: { ...SEARCH, iterations: 450, sweeps: 8, patience: 2048, tolerance: 1e-4 },
+    best: { ...SEARCH, iterations: 450, sweeps: 6, patience: 512, tolerance: 1e-4 },
   },
   plain: {
     fast: { ...PLAIN, iterations: 40, sweeps: 2, pairPasses: 0, tolerance: 1e-3 },
