@@ -252,7 +252,7 @@ export interface StageIO {
       readonly importance: ReadonlyMap<string, LayerImportance>;
       /** Token ids, windows of equal length. */
       readonly calibration: readonly Int32Array[];
-      /** Committed factors of a layer, with `latents` where working state still has them. */
+      /** Committed factors of a layer, with `latents` where working state still has them; read anew at every call, so that the arrays are the caller's. */
       readonly factors: (name: string) => Promise<Factors>;
       /** Commits the next generation of a layer. */
       readonly commit: (name: string, factors: Factors) => Promise<void>;

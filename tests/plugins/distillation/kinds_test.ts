@@ -28,7 +28,7 @@ Deno.test("logitDistillation trains scales of rounded layers and signs and scale
         jobs,
         importance,
         calibration,
-        factors: (name) => Promise.resolve(before.get(name)!),
+        factors: (name) => Promise.resolve(structuredClone(before.get(name)!)),
         commit: (name, factors) => Promise.resolve(void after.set(name, factors)),
       },
       v.parse(logitDistillation.options, { batchTokens: 36, epochs: 12, residentBytes }),

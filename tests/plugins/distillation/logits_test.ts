@@ -18,7 +18,7 @@ async function distil(run: Run, options: Record<string, unknown>) {
       jobs,
       importance,
       calibration,
-      factors: (name) => Promise.resolve(factors.get(name)!),
+      factors: (name) => Promise.resolve(structuredClone(factors.get(name)!)),
       commit(name, each) {
         committed.set(name, factorsOfKind(name, each, "dbf"));
         return Promise.resolve();

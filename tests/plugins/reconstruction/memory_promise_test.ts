@@ -47,7 +47,7 @@ Deno.test("reconstruction reads one block's weights at a time, distillation none
       jobs,
       importance,
       calibration,
-      factors: (name) => Promise.resolve(factors.get(name)!),
+      factors: (name) => Promise.resolve(structuredClone(factors.get(name)!)),
       commit: () => Promise.resolve(),
     },
     v.parse(logitDistillation.options, { batchTokens: 36, epochs: 1 }),
