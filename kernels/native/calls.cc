@@ -1,4 +1,4 @@
-// Calls of C functions by their address, for hosts that reach exported functions faster than addresses: Deno compiles a stub
+// Calls of C functions by their address, for hosts that reach exported functions faster than addresses: Deno compiles code
 // for every symbol that it opens (some nanoseconds a call), but interprets the signature of a function pointer (0.8 µs).
 //
 // Every argument and the result are integers or addresses of at most 64 bits; a narrower result is in the low bits.

@@ -2,7 +2,7 @@
  * Calls of ONNX Runtime's functions through dbf's operator library, where it is built.
  *
  * ONNX Runtime exports only the way to its table, and Deno interprets the signature of a function pointer at every call
- * (0.8 µs for one argument). For a symbol of an opened library it compiles a stub (some nanoseconds a call, but 0.2 ms to
+ * (0.8 µs for one argument). For a symbol of an opened library it compiles code (some nanoseconds a call, but 0.2 ms to
  * make). So the library exports `dbf_call_N(function, N arguments)`, and the functions of every run and tensor become symbols
  * of it, each with its own signature.
  *

@@ -13,7 +13,6 @@ import {
   argMax,
   gather,
   gatherElements,
-  gemm,
   int64,
   less,
   loop,
@@ -28,6 +27,7 @@ import {
   transpose,
   where,
 } from "../../../pipeline/graph/ops.ts";
+import { signProblem, signRows } from "./sign_problem.ts";
 import { signOf } from "./svid.ts";
 
 /** Flips tried first in a pass: the cheapest, the second cheapest, … */
@@ -46,18 +46,8 @@ const FAR = 1e30;
  */
 export function pairFlipsGraph(n: number, m: number, k: number, side: "A" | "B", passes: number): Graph {
   const g = createGraph("pair_flips");
-  const p = side === "B" ? m : n, q = side === "B" ? n : m;
-  const w = g.input("w", "float32", [n, m]);
-  const fixed = g.input("fixed", "float32", [k, q]), fixedScale = g.input("fixedScale", "float32", [1, q]);
-  const mid = g.input("mid", "float32", [k, 1]);
-  const signs = g.input("signs", "float32", [k, p]), scale = g.input("scale", "float32", [1, p]);
-
-  const f = mul(g, mul(g, fixed, fixedScale), mid);
-  const gram = gemm(g, f, f, { transB: true });
-  // Columns become rows: the last dimension is the one that is searched.
-  const start = transpose(g, mul(g, signs, scale), [1, 0]);
-  const cross = side === "B" ? gemm(g, w, f, { transA: true, transB: true }) : gemm(g, w, f, { transB: true });
-  const residual = sub(g, gemm(g, start, gram), cross); // (p, k)
+  const problem = signProblem(g, n, m, k, side), { p, scale } = problem;
+  const { gram, start, residual } = signRows(g, problem, side);
   const magnitude = reshape(g, abs(g, scale), [p, 1]);
   const diagonal = gatherElements(
     g,

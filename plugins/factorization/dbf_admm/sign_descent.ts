@@ -26,6 +26,7 @@ import {
   sub,
   where,
 } from "../../../pipeline/graph/ops.ts";
+import { signProblem } from "./sign_problem.ts";
 import { signOf } from "./svid.ts";
 
 /** Rows whose effect on later rows is one product; inside a panel rows follow one another. */
@@ -41,15 +42,10 @@ const PANEL = 32;
  */
 export function signDescentGraph(n: number, m: number, k: number, side: "A" | "B"): Graph {
   const g = createGraph("sign_descent");
-  const p = side === "B" ? m : n, q = side === "B" ? n : m;
-  const w = g.input("w", "float32", [n, m]);
-  const fixed = g.input("fixed", "float32", [k, q]), fixedScale = g.input("fixedScale", "float32", [1, q]);
-  const mid = g.input("mid", "float32", [k, 1]);
-  const signs = g.input("signs", "float32", [k, p]), scale = g.input("scale", "float32", [1, p]);
+  const { p, w, f, signs, scale } = signProblem(g, n, m, k, side);
   const size = Math.ceil(k / PANEL) * PANEL;
   const padded = (x: Value, cols = 0) => size === k ? x : pad(g, x, [0, 0, size - k, cols]);
 
-  const f = mul(g, mul(g, fixed, fixedScale), mid);
   const gram = padded(gemm(g, f, f, { transB: true }), size - k);
   const cross = padded(gemm(g, f, w, { transB: side === "A" }));
   const magnitude = abs(g, scale), negative = neg(g, magnitude);

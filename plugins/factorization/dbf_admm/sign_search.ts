@@ -6,8 +6,9 @@
  */
 import type { Graph } from "../../../pipeline/graph/types.ts";
 import { createGraph } from "../../../pipeline/graph/graph.ts";
-import { abs, gemm, mul, sub, transpose } from "../../../pipeline/graph/ops.ts";
+import { abs, transpose } from "../../../pipeline/graph/ops.ts";
 import { signSearch } from "./native_ops.ts";
+import { signProblem, signRows } from "./sign_problem.ts";
 import { signOf } from "./svid.ts";
 
 /** Steps for which a sign that flipped stays: 7 was better than 3, 5, 10 and 20 on layers of SmolLM2. */
@@ -22,18 +23,9 @@ const MOST = 16;
  */
 export function signSearchGraph(n: number, m: number, k: number, side: "A" | "B", patience: number): Graph {
   const g = createGraph("sign_search");
-  const p = side === "B" ? m : n, q = side === "B" ? n : m;
-  const w = g.input("w", "float32", [n, m]);
-  const fixed = g.input("fixed", "float32", [k, q]), fixedScale = g.input("fixedScale", "float32", [1, q]);
-  const mid = g.input("mid", "float32", [k, 1]);
-  const signs = g.input("signs", "float32", [k, p]), scale = g.input("scale", "float32", [1, p]);
-  const f = mul(g, mul(g, fixed, fixedScale), mid);
-  const gram = gemm(g, f, f, { transB: true });
-  const start = transpose(g, mul(g, signs, scale), [1, 0]);
-  const cross = gemm(g, w, f, { transA: side === "B", transB: true });
-  const residual = sub(g, gemm(g, start, gram), cross); // (p, k)
+  const problem = signProblem(g, n, m, k, side), { start, residual, gram } = signRows(g, problem, side);
   const search = signSearch(g, start, residual, gram, { patience, steps: MOST * patience, tenure: TENURE });
   g.output("signs_next", signOf(g, transpose(g, search, [1, 0])));
-  g.output("scale_next", abs(g, scale));
+  g.output("scale_next", abs(g, problem.scale));
   return g;
 }
