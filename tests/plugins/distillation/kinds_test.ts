@@ -2,14 +2,13 @@ import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import * as v from "valibot";
 import { factorsOfKind } from "../../../pipeline/stream/factors.ts";
 import type { Factors, LayerJob } from "../../../pipeline/stream/stage.ts";
-import { logitDistillation } from "../../../plugins/distillation/logits.ts";
 import { roundToNearest } from "../../../plugins/factorization/nbits/round_to_nearest.ts";
 import { signValue } from "../../../plugins/factorization/sign/stage.ts";
-import { lossesOf, openSmallRun } from "../reconstruction/small_run.ts";
+import { distil, lossesOf, openSmallRun } from "../reconstruction/small_run.ts";
 
 Deno.test("logitDistillation trains scales of rounded layers and signs and scales of sign layers, in memory and in files alike", async () => {
   await using run = await openSmallRun();
-  const { model, checkpoint, jobs, importance, calibration, context } = run;
+  const { checkpoint, jobs, importance, context } = run;
   const make = (job: LayerJob): Promise<Factors> => {
     const input = { job, weight: checkpoint.tensor(job.name), importance: importance.get(job.name) };
     // Block 0 has rounded layers only: nothing of it has latents.
@@ -19,24 +18,7 @@ Deno.test("logitDistillation trains scales of rounded layers and signs and scale
   };
   const before = new Map<string, Factors>();
   for (const job of jobs) before.set(job.name, await make(job));
-  const distil = async (residentBytes: number) => {
-    const after = new Map<string, Factors>();
-    const result = await logitDistillation.run(
-      {
-        model,
-        checkpoint,
-        jobs,
-        importance,
-        calibration,
-        factors: (name) => Promise.resolve(structuredClone(before.get(name)!)),
-        commit: (name, factors) => Promise.resolve(void after.set(name, factors)),
-      },
-      v.parse(logitDistillation.options, { batchTokens: 36, epochs: 12, residentBytes }),
-      context,
-    );
-    return { after, result };
-  };
-  const { after, result } = await distil(2 ** 30);
+  const { committed: after, result } = await distil(run, before, { epochs: 12, residentBytes: 2 ** 30 });
   const losses = lossesOf(run.events, "logits");
   assert(result.loss < 0.8 * losses[0], `${losses[0]} to ${result.loss}`);
   assert(result.flipped > 0 && result.flipped < 0.5, `${result.flipped}`);
@@ -52,5 +34,5 @@ Deno.test("logitDistillation trains scales of rounded layers and signs and scale
       assertEquals(now.latents, undefined);
     }
   }
-  assertEquals((await distil(0)).after, after);
+  assertEquals((await distil(run, before, { epochs: 12, residentBytes: 0 })).committed, after);
 });

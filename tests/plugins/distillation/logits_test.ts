@@ -1,33 +1,15 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import * as v from "valibot";
 import { factorsOfKind } from "../../../pipeline/stream/factors.ts";
 import type { DbfFactors } from "../../../pipeline/stream/stage.ts";
-import { logitDistillation } from "../../../plugins/distillation/logits.ts";
-import { lossesOf, openSmallRun } from "../reconstruction/small_run.ts";
+import { distil as distilFactors, lossesOf, openSmallRun } from "../reconstruction/small_run.ts";
 
 type Run = Awaited<ReturnType<typeof openSmallRun>>;
 
-/** Distils and returns what was committed. */
+/** Distils the run's own factors. */
 async function distil(run: Run, options: Record<string, unknown>) {
-  const committed = new Map<string, DbfFactors>();
-  const { model, checkpoint, jobs, importance, calibration, factors } = run;
-  const result = await logitDistillation.run(
-    {
-      model,
-      checkpoint,
-      jobs,
-      importance,
-      calibration,
-      factors: (name) => Promise.resolve(structuredClone(factors.get(name)!)),
-      commit(name, each) {
-        committed.set(name, factorsOfKind(name, each, "dbf"));
-        return Promise.resolve();
-      },
-    },
-    v.parse(logitDistillation.options, { batchTokens: 36, ...options }),
-    run.context,
-  );
-  return { committed, result };
+  const { committed, result } = await distilFactors(run, run.factors, options);
+  const factors = [...committed].map(([name, each]): [string, DbfFactors] => [name, factorsOfKind(name, each, "dbf")]);
+  return { committed: new Map(factors), result };
 }
 
 Deno.test("logitDistillation lowers the divergence, flips signs and commits every layer", async () => {

@@ -6,8 +6,7 @@ import { dbfAdmm } from "../../../plugins/factorization/dbf_admm/stage.ts";
 import { fisherDiagonalImportance } from "../../../plugins/importance/fisher_diagonal.ts";
 import { blockTuning } from "../../../plugins/reconstruction/block_tuning.ts";
 import { factorsOfKind } from "../../../pipeline/stream/factors.ts";
-import { logitDistillation } from "../../../plugins/distillation/logits.ts";
-import { openSmallRun } from "./small_run.ts";
+import { distil, openSmallRun } from "./small_run.ts";
 
 /** A reader that notes which tensors are read. */
 function spied(checkpoint: CheckpointReader, seen: Set<string>): CheckpointReader {
@@ -39,20 +38,7 @@ Deno.test("reconstruction reads one block's weights at a time, distillation none
     assert(read.every((name) => block.linears.some(({ weight }) => weight === name)), `block ${block.index}: ${read}`);
   }
   const seen = new Set<string>();
-  const { model, jobs, importance, calibration, factors } = run;
-  await logitDistillation.run(
-    {
-      model,
-      checkpoint: spied(run.checkpoint, seen),
-      jobs,
-      importance,
-      calibration,
-      factors: (name) => Promise.resolve(structuredClone(factors.get(name)!)),
-      commit: () => Promise.resolve(),
-    },
-    v.parse(logitDistillation.options, { batchTokens: 36, epochs: 1 }),
-    run.context,
-  );
+  await distil({ ...run, checkpoint: spied(run.checkpoint, seen) }, run.factors, { epochs: 1 });
   assertEquals([...seen].filter((name) => linears.has(name)), []);
 });
 

@@ -5,7 +5,15 @@ import { openCheckpoint } from "../../../pipeline/checkpoint/open.ts";
 import { describeModel } from "../../../pipeline/model/describe.ts";
 import type { DbfEvent } from "../../../pipeline/stream/events.ts";
 import { tensorSeed } from "../../../pipeline/stream/seed.ts";
-import type { DbfFactors, LayerImportance, LayerJob, Stage, StageContext } from "../../../pipeline/stream/stage.ts";
+import type {
+  DbfFactors,
+  Factors,
+  LayerImportance,
+  LayerJob,
+  Stage,
+  StageContext,
+} from "../../../pipeline/stream/stage.ts";
+import { logitDistillation } from "../../../plugins/distillation/logits.ts";
 import { dbfAdmm } from "../../../plugins/factorization/dbf_admm/stage.ts";
 import { fisherDiagonalImportance } from "../../../plugins/importance/fisher_diagonal.ts";
 import { blockTuning } from "../../../plugins/reconstruction/block_tuning.ts";
@@ -95,6 +103,35 @@ export async function openSmallRun(bits = 1, fixture = "llama") {
       await Deno.remove(scratch, { recursive: true });
     },
   };
+}
+
+/** What {@linkcode distil} takes of a small run. */
+type Distilled = Pick<
+  Awaited<ReturnType<typeof openSmallRun>>,
+  "model" | "checkpoint" | "jobs" | "importance" | "calibration" | "context"
+>;
+
+/** Distils factors, which are read anew at every call as in a run, and returns what was committed. */
+export async function distil(
+  { model, checkpoint, jobs, importance, calibration, context }: Distilled,
+  before: ReadonlyMap<string, Factors>,
+  options: Record<string, unknown>,
+) {
+  const committed = new Map<string, Factors>();
+  const result = await logitDistillation.run(
+    {
+      model,
+      checkpoint,
+      jobs,
+      importance,
+      calibration,
+      factors: (name) => Promise.resolve(structuredClone(before.get(name)!)),
+      commit: (name, factors) => Promise.resolve(void committed.set(name, factors)),
+    },
+    v.parse(logitDistillation.options, { batchTokens: 36, ...options }),
+    context,
+  );
+  return { committed, result };
 }
 
 /** Last event's loss of a stage. */
