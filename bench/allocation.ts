@@ -29,7 +29,12 @@ const CONTEXT = 256;
 const EVALUATION_TOKENS = 50_000;
 /** Share of the calibration text that options are chosen on. */
 const REST = 1 / 8;
-const ALLOCATIONS = ["uniform", "channel-pruning", "measured"];
+const ALLOCATIONS: readonly StageSelectionInput[] = [
+  "uniform",
+  "channel-pruning",
+  "measured",
+  { use: "measured", options: { groups: 1 } },
+];
 /** What is tuned after the allocation; `none` shows it alone. */
 const EFFORTS = ["none", "fast", "balanced", "best"] as const;
 
@@ -128,7 +133,7 @@ export async function main(args: readonly string[]): Promise<void> {
         },
         calibration: { source, length: context, sequences: 1_000_000 },
       };
-      const label = typeof allocation === "string" ? allocation : JSON.stringify(allocation);
+      const label = typeof allocation === "string" ? allocation : JSON.stringify(allocation).replaceAll('"', "");
       const key = { input: { ...input, threads: undefined }, data, versions, onnxruntime: runtime.version };
       const run = await keptResult(
         cache,

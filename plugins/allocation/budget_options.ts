@@ -22,6 +22,11 @@ export const budgetEntries = {
   minBits: v.optional(Bits),
   /** Most sign bits per weight of a layer. Where absent, a multiple of the mean that the stage documents. */
   maxBits: v.optional(Bits),
+  /**
+   * Most groups of consecutive blocks in which layers of one role and shape share a middle dimension, so that the blocks of a
+   * group have one structure and, when they are tuned and distilled, the same sessions. Where absent, each layer has its own.
+   */
+  groups: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))),
   /** Sign bits per weight by regular expression on weight names; of several that match, the last one counts. */
   overrides: v.optional(v.record(v.string(), Bits), {}),
 };
@@ -31,5 +36,6 @@ export interface BudgetOptions {
   readonly step: number;
   readonly minBits?: number;
   readonly maxBits?: number;
+  readonly groups?: number;
   readonly overrides: Readonly<Record<string, number>>;
 }

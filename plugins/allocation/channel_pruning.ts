@@ -8,8 +8,9 @@ import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 import { budgetEntries } from "./budget_options.ts";
 import { channelImportance, remainingShare } from "./channel_importance.ts";
 import { proposeRanks } from "./propose.ts";
-import { planRanges, spendRanks } from "./ranges.ts";
+import { planRanges } from "./ranges.ts";
 import { describeRank } from "./reason.ts";
+import { spendRanks } from "./spend.ts";
 import {
   estimateTrial,
   noticeUnweighted,
@@ -81,17 +82,18 @@ export const channelPruningAllocation: Stage<"allocation", typeof options> = def
       });
     }
     const losses = scores.map((score) => score && lossesBelow(score));
-    const { ranks, slope } = spendRanks(budget, (index, rank) => {
+    const lossAt = (index: number, rank: number) => {
       const loss = losses[index];
       return loss === undefined ? 0 : loss[Math.min(rank, loss.length - 1)];
-    });
+    };
+    const { ranks, sharers, slope } = spendRanks(budget, lossAt, { layers, groups: budgetOptions.groups });
     return new Map(layers.map((layer, index) => {
       const score = scores[index], range = budget.ranges[index];
       const why = score === undefined
         ? "nothing to choose"
         : `${ranks[index]} of ${score.length} channels are worth ${slope.toExponential(2)} a ` +
           (input.budget.unit === "bytes" ? "byte" : "bit");
-      return [layer.name, { rank: ranks[index], reason: describeRank(range, ranks[index], why) }];
+      return [layer.name, { rank: ranks[index], reason: describeRank(range, ranks[index], why, sharers[index]) }];
     }));
   },
 });

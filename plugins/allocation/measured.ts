@@ -5,12 +5,12 @@
  */
 import * as v from "valibot";
 import { defineStage, type LayerShape, type Stage, type StageIO } from "../../pipeline/stream/stage.ts";
-import { type Choice, spendBudget } from "./budget.ts";
 import { budgetEntries } from "./budget_options.ts";
 import { lossCurve, type LossPoint } from "./loss_curve.ts";
 import { proposeRanks } from "./propose.ts";
 import { ladderOf, planRanges, type RelativeBounds } from "./ranges.ts";
 import { describeRank } from "./reason.ts";
+import { type Rung, spendLadders } from "./share.ts";
 import {
   estimateTrial,
   noticeUnweighted,
@@ -64,7 +64,7 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
     noticeUnweighted("measured", layers, importance, context);
     const log = await openTrialLog(context.scratch);
     const curves: (((rank: number) => number) | undefined)[] = [];
-    const others: OtherChoice[][] = [];
+    const others: OtherRung[][] = [];
     for (const [index, layer] of layers.entries()) {
       signal.throwIfAborted();
       const { override, least, most } = budget.ranges[index];
@@ -101,10 +101,10 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
     const ladders = budget.ranges.map((range, index): Rung[] =>
       [...ladderOf(range, (rank) => curves[index]?.(rank) ?? 0), ...others[index]].sort((x, y) => x.cost - y.cost)
     );
-    const { picks, slope } = spendBudget(ladders, budget.total);
+    const { rungs, sharers, slope } = spendLadders(layers, ladders, budget.total, budgetOptions.groups);
     const unit = input.budget.unit === "bytes" ? "byte" : "bit";
     return new Map(layers.map((layer, index) => {
-      const { rank, method, loss } = ladders[index][picks[index]], curve = curves[index], range = budget.ranges[index];
+      const { rank, method, loss } = rungs[index], curve = curves[index], range = budget.ranges[index];
       if (method !== undefined) {
         const reason = `${method}: loss ${loss.toExponential(2)}, worth more than ${slope.toExponential(2)} a ${unit}`;
         return [layer.name, { rank: 0, method, reason }];
@@ -112,19 +112,13 @@ export const measuredAllocation: Stage<"allocation", typeof options> = defineSta
       const price = range.cost(rank + range.step) - range.cost(rank);
       const why = curve === undefined ? "nothing to choose" : `loss ${loss.toExponential(2)}, a ${unit} more saves ` +
         `${((loss - curve(rank + range.step)) / Math.max(1, price)).toExponential(2)}`;
-      return [layer.name, { rank, reason: describeRank(range, rank, why) }];
+      return [layer.name, { rank, reason: describeRank(range, rank, why, sharers[index]) }];
     }));
   },
 });
 
 /** A candidate for a layer, measured. */
-interface OtherChoice extends Choice {
-  readonly rank: 0;
-  readonly method: string;
-}
-
-/** One thing that a layer may be. */
-type Rung = Choice & { readonly rank: number; readonly method?: string };
+type OtherRung = Rung & { readonly method: string };
 
 /** Losses of a layer as each candidate makes it. */
 async function tryCandidates(
@@ -132,8 +126,8 @@ async function tryCandidates(
   norm: number,
   { candidates, budget, importance, seed }: StageIO["allocation"]["input"],
   log: TrialLog,
-): Promise<OtherChoice[]> {
-  const choices: OtherChoice[] = [];
+): Promise<OtherRung[]> {
+  const choices: OtherRung[] = [];
   for (const [method, candidate] of candidates) {
     const storage = candidate.stores(layer);
     if (storage === undefined) continue;

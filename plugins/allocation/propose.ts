@@ -5,11 +5,12 @@
  */
 import type { Proposal, StageIO } from "../../pipeline/stream/stage.ts";
 import type { BudgetOptions } from "./budget_options.ts";
-import { planRanges, type RelativeBounds, spendEqually } from "./ranges.ts";
+import { planRanges, type RelativeBounds } from "./ranges.ts";
 import { describeRank } from "./reason.ts";
+import { spendEqually } from "./spend.ts";
 
 /**
- * Equal bits for all layers within their bounds.
+ * Equal bits for all layers within their bounds, for those of one role too where groups of blocks share middle dimensions.
  *
  * @param relative Bounds in means where the options give none.
  * @throws {RangeError} as {@linkcode planRanges} does.
@@ -20,7 +21,8 @@ export function proposeRanks(
   relative: RelativeBounds,
 ): Proposal {
   const spend = planRanges(layers, bitsPerWeight, options, relative, budget);
-  const ranks = spendEqually(spend);
+  // What differs between groups of blocks is not known yet.
+  const ranks = spendEqually(spend, { layers, groups: options.groups && 1 });
   return {
     final: false,
     ranks: new Map(spend.ranges.map((range, index) => {

@@ -6,7 +6,7 @@
 import { signBitBudget } from "../../pipeline/plan/allocation_budget.ts";
 import { MAX_BITS_PER_WEIGHT, type WeightShape } from "../../pipeline/plan/bits.ts";
 import type { AllocationBudget } from "../../pipeline/stream/stage.ts";
-import { type Choice, spendBudget } from "./budget.ts";
+import type { Choice } from "./budget.ts";
 import type { BudgetOptions } from "./budget_options.ts";
 
 /** A step is at most this share of the middle dimension at one bit, so that small layers keep a choice. */
@@ -51,27 +51,6 @@ export function ladderOf(
   for (let rank = (Math.floor(least / step) + 1) * step; rank < most; rank += step) ranks.push(rank);
   if (most > least) ranks.push(most);
   return ranks.map((rank) => ({ rank, cost: cost(rank), loss: loss(rank) }));
-}
-
-/** Middle dimensions that spend a budget where the loss of each layer is known. */
-export function spendRanks(
-  { ranges, total }: Budget,
-  loss: (index: number, rank: number) => number,
-): { readonly ranks: number[]; readonly slope: number } {
-  const ladders = ranges.map((range, index) => ladderOf(range, (rank) => loss(index, rank)));
-  const { picks, slope } = spendBudget(ladders, total);
-  return { ranks: picks.map((pick, index) => ladders[index][pick].rank), slope };
-}
-
-/**
- * Middle dimensions that spend a budget as if no layer mattered more than another: with loss nm·4^(−bits) the slopes of
- * all are equal at equal bits.
- */
-export function spendEqually(budget: Budget): number[] {
-  return spendRanks(budget, (index, rank) => {
-    const { elements, bitsPerRank } = budget.ranges[index];
-    return elements * 4 ** (-rank * bitsPerRank / elements);
-  }).ranks;
 }
 
 /** Default bounds of a layer's bits, in means over the layers without an override. They give way where they cannot be met. */

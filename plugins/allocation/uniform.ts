@@ -7,8 +7,9 @@ import * as v from "valibot";
 import { rankForBits } from "../../pipeline/plan/bits.ts";
 import { type Allocated, defineStage, type Stage, type StageIO } from "../../pipeline/stream/stage.ts";
 import { budgetEntries } from "./budget_options.ts";
-import { planRanges, spendEqually } from "./ranges.ts";
+import { planRanges } from "./ranges.ts";
 import { describeRank } from "./reason.ts";
+import { spendEqually } from "./spend.ts";
 
 const options = v.strictObject({
   step: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 1),

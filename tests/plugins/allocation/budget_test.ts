@@ -3,7 +3,8 @@ import * as fc from "fast-check";
 import { byteBudget } from "../../../pipeline/plan/allocation_budget.ts";
 import { type Choice, spendBudget } from "../../../plugins/allocation/budget.ts";
 import type { BudgetOptions } from "../../../plugins/allocation/budget_options.ts";
-import { planRanges, spendEqually, spendRanks, stepOf } from "../../../plugins/allocation/ranges.ts";
+import { planRanges, stepOf } from "../../../plugins/allocation/ranges.ts";
+import { spendEqually, spendRanks } from "../../../plugins/allocation/spend.ts";
 
 const RELATIVE = { min: 0.5, max: 2 };
 

@@ -36,10 +36,10 @@ function randomWeight({ name, rows, cols }: LayerShape, seed: number): Float32Ar
 }
 
 /** Handles that note the order in which weights are read. */
-function handles() {
+function handles(layers = LAYERS) {
   const read: string[] = [];
   const weight = (name: string): TensorHandle => {
-    const layer = LAYERS.find((each) => each.name === name)!;
+    const layer = layers.find((each) => each.name === name)!;
     const values = randomWeight(layer, 3);
     const readRows = (start: number, end: number) => {
       if (read.at(-1) !== name) read.push(name);
@@ -63,26 +63,34 @@ function handles() {
 async function allocate<S extends Stage<"allocation">["options"]>(
   stage: Stage<"allocation", S>,
   options: Record<string, unknown>,
-  { importance = CALIBRATED, signal = new AbortController().signal, scratch, candidates = new Map(), budget }: {
+  {
+    importance = CALIBRATED,
+    signal = new AbortController().signal,
+    scratch,
+    candidates = new Map(),
+    budget,
+    layers = LAYERS,
+  }: {
     readonly importance?: ReadonlyMap<string, LayerImportance>;
     readonly signal?: AbortSignal;
     readonly scratch?: string;
     readonly candidates?: ReadonlyMap<string, Candidate>;
     readonly budget?: AllocationBudget;
+    readonly layers?: readonly LayerShape[];
   } = {},
 ) {
   await using runtime = await openRuntime({ threads: 1 });
   const events: DbfEvent[] = [];
-  const { weight, read } = handles();
+  const { weight, read } = handles(layers);
   const offered: [string, number, string][] = [];
   const own = scratch ?? await Deno.makeTempDir();
   const context: StageContext = { runtime, signal, scratch: own, emit: (event) => void events.push(event) };
   const cleaned = scratch === undefined ? () => Deno.remove(own, { recursive: true }) : () => Promise.resolve();
   const ranks = await stage.run(
     {
-      layers: LAYERS,
+      layers,
       bitsPerWeight: 1.5,
-      budget: budget ?? signBitBudget(LAYERS, 1.5),
+      budget: budget ?? signBitBudget(layers, 1.5),
       importance,
       weight,
       seed: 0,
@@ -160,6 +168,39 @@ for (const stage of [channelPruningAllocation, measuredAllocation] as const) {
     } finally {
       await Deno.remove(scratch, { recursive: true });
     }
+  });
+
+  Deno.test(`${stage.name} gives layers of one role and shape one middle dimension in each group of blocks`, async () => {
+    const layers = [0, 1, 2].flatMap((block): LayerShape[] => [
+      { name: `${block}.up.weight`, block, role: "up", rows: 48, cols: 64 },
+      { name: `${block}.down.weight`, block, role: "down", rows: 64, cols: 48 },
+    ]);
+    const importance = new Map(layers.map(({ name, block, rows, cols }) => [name, {
+      input: new Float32Array(cols).fill(1),
+      output: new Float32Array(rows).fill(block === 0 ? 20 : 1),
+    }]));
+    const ranksWith = async (options: Record<string, unknown>) => {
+      const { ranks } = await allocate(typed, { iterations: 3, ...options }, { layers, importance });
+      const spent = layers.reduce((sum, { name, rows, cols }) => sum + ranks.get(name)!.rank * (rows + cols), 0);
+      assert(spent <= 6 * 1.5 * 48 * 64, `${spent}`);
+      return layers.map(({ name }) => ranks.get(name)!);
+    };
+    const one = await ranksWith({ groups: 1 });
+    assertEquals(one.map(({ rank }) => rank), [0, 1, 2].flatMap(() => [one[0].rank, one[1].rank]));
+    assert(one[0].reason.includes(", one choice for 3 layers: "), one[0].reason);
+    const two = await ranksWith({ groups: 2 });
+    assertEquals(two.slice(2, 4).map(({ rank }) => rank), two.slice(4).map(({ rank }) => rank));
+    assert(two[0].rank > two[2].rank && two[1].rank > two[3].rank, JSON.stringify(two.map(({ rank }) => rank)));
+    const fixed = await ranksWith({ groups: 1, overrides: { "1.up": 2 } });
+    assertEquals(fixed[0].rank, fixed[4].rank);
+    assert(fixed[2].reason.endsWith("override 1.up"), fixed[2].reason);
+    const proposed = stage.propose!(
+      { layers, bitsPerWeight: 1.5, budget: signBitBudget(layers, 1.5) },
+      // the stage's own parsed options, of which the loop knows no common type
+      v.parse(stage.options, { groups: 2 }) as never,
+    );
+    const start = layers.map(({ name }) => proposed!.ranks.get(name)!.rank);
+    assertEquals(start, [0, 1, 2].flatMap(() => start.slice(0, 2)));
   });
 
   Deno.test(`${stage.name} says when layers have no importance, and stops when aborted`, async () => {
