@@ -5,6 +5,7 @@
  */
 import { statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { deviceMemoryOf } from "../kernels/runtime/device_memory.ts";
 import type { Runtime } from "../kernels/runtime/types.ts";
 import { probeModel } from "../kernels/runtime/c_api/probe_model.ts";
 import { generatedByDefault } from "./compress_calibration.ts";
@@ -35,6 +36,7 @@ export function planInput(
     dtype: recipe.dtype,
     parallelJobs: recipe.parallel,
     memoryBytes: recipe.memory,
+    deviceMemory: deviceMemoryOf(recipe.provider, recipe.deviceMemory),
     calibration: { windows: sequences + generated, tokens: length },
     scratch: {
       calibrationTokens: (sequences + generated) * length,

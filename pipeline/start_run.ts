@@ -93,7 +93,7 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
   const { bitsPerWeight } = task;
   const problems = await findProblems({ recipe, out, checkpoint, chosen, stages, task });
   const opened = options.runtime ??
-    await openRuntime({ provider: recipe.provider, threads: recipe.threads }).catch((error: Error) => {
+    await openRuntime({ provider: recipe.provider, threads: recipe.threads, deviceMemory: recipe.deviceMemory }).catch((error: Error) => {
       problems.push(error.message);
       return undefined;
     });

@@ -159,6 +159,8 @@ export interface RuntimeOptions {
   readonly device?: number;
   /** Upper bound of the device arena in bytes; by default unbounded. */
   readonly arenaBytes?: number;
+  /** Bytes of a GPU's memory that runs may plan to fill; see {@linkcode Runtime.deviceMemory}. Default 16 GiB for CUDA, 4 GiB for WebGPU. */
+  readonly deviceMemory?: number;
 }
 
 /** A provider of ONNX Runtime, opened: makes tensors and sessions. */
@@ -171,6 +173,11 @@ export interface Runtime extends AsyncDisposable {
   readonly nativeKernels:
     | { readonly path: string; readonly isa: string; readonly operators: readonly string[] }
     | undefined;
+  /**
+   * Bytes of the GPU's memory that those who keep much there (activations, training state, caches) take their shares of. Nothing
+   * enforces it, and sessions and weights need some beside it. Absent on the CPU.
+   */
+  readonly deviceMemory?: number;
   /**
    * Copies elements (row-major) into a new tensor on the provider's device.
    *

@@ -9,6 +9,7 @@ import type { LayerImportance } from "../stream/stage.ts";
 import { batchesOf } from "./activations.ts";
 import { batchWindows } from "./batch_size.ts";
 import type { BlockGraphOptions } from "./block_graph.ts";
+import { bytesFor } from "./device_memory.ts";
 import { openEmbedding } from "./embedding.ts";
 import { type BlockEngine, disposeFeeds, emptyOutputs, type Feeds, feedsFor, readFloats } from "./engine.ts";
 import { openHead } from "./head.ts";
@@ -18,7 +19,7 @@ import { moveToTensor } from "./move_array.ts";
 export interface ImportanceOptions {
   /** Tokens a run, in whole windows. Default 2048. */
   readonly batchTokens?: number;
-  /** Bytes of stored block inputs, which decide how many windows go through at once. Default 256 MiB, 16 GiB on a GPU. */
+  /** Bytes of stored block inputs, which decide how many windows go through at once. Default 256 MiB, on a GPU half of `Runtime.deviceMemory`. */
   readonly storeBytes?: number;
   /** See {@linkcode BlockGraphOptions.clipQuantile}. Default 1. */
   readonly clipQuantile?: number;
@@ -32,9 +33,6 @@ export interface ImportanceResult {
   readonly layers: ReadonlyMap<string, LayerImportance>;
   readonly loss: number;
 }
-
-/** Default of {@linkcode ImportanceOptions.storeBytes} by provider. */
-export const STORE_BYTES = { cpu: 2 ** 28, cuda: 2 ** 34, webgpu: 2 ** 30 } as const;
 
 /** Adds `part` to the sum under `name`. */
 function accumulate(sums: Map<string, Float64Array>, name: string, part: Float32Array): void {
@@ -75,7 +73,7 @@ async function gather(
 ): Promise<ImportanceResult> {
   const { model, runtime } = engine;
   const { blocks, hiddenSize } = model;
-  const { batchTokens = 2048, storeBytes = STORE_BYTES[runtime.provider], clipQuantile, signal } = options;
+  const { batchTokens = 2048, storeBytes = bytesFor(runtime, "block inputs"), clipQuantile, signal } = options;
   const batch = batchWindows(batchTokens, windows, "importance");
   const tokens = windows[0].length;
   const perWindow = 4 * tokens * hiddenSize * (backward ? blocks.length + 2 : 3);

@@ -9,13 +9,12 @@ import { encodeModel } from "../graph/encode.ts";
 import { createGraph } from "../graph/graph.ts";
 import { concat, split } from "../graph/ops.ts";
 import type { Activations, ActivationShape } from "./activations.ts";
-
-/** Most bytes of the activations of all windows that stay on a GPU; three to five such sets live at once. */
-const MOST_RESIDENT_BYTES = 2 ** 32;
+import { bytesFor } from "./device_memory.ts";
 
 /** Whether activations of a shape stay on the device. */
 export function staysResident(runtime: Runtime, { windows, tokens, features }: ActivationShape): boolean {
-  return runtime.provider === "cuda" && 4 * windows * tokens * features <= MOST_RESIDENT_BYTES;
+  const bytes = 4 * windows * tokens * features;
+  return runtime.provider === "cuda" && bytes <= bytesFor(runtime, "one set of activations");
 }
 
 /** Resident activations by name. */
@@ -27,6 +26,8 @@ export interface ResidentChains extends AsyncDisposable {
   /** Activations of the shape that were kept; disposing them does nothing. */
   find(name: string, shape: ActivationShape): Activations | undefined;
   drop(name: string): void;
+  /** Drops those whose names `others` says. */
+  dropWhere(others: (name: string) => boolean): void;
 }
 
 const chains = new WeakMap<Runtime, ResidentChains>();
@@ -110,6 +111,9 @@ function openResidentChains(runtime: Runtime): ResidentChains {
       return features === shape.features ? over(shape, found.windows, false) : undefined;
     },
     drop,
+    dropWhere(others) {
+      for (const name of [...kept.keys()].filter(others)) drop(name);
+    },
     async [Symbol.asyncDispose]() {
       for (const name of [...kept.keys()]) drop(name);
       for (const each of sessions.values()) await (await each)[Symbol.asyncDispose]();

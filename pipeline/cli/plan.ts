@@ -144,6 +144,12 @@ export function renderPlan(report: RecipePlan): string {
       (report.scratchBytes > 0 ? `, ${formatBytes(report.scratchBytes)} of it only while it runs` : ""),
     ],
     ["peak memory", `${formatBytes(report.peakBytes)} (${report.peak.stage}, ${report.peak.subject})`],
+    ...(report.deviceMemory === undefined ? [] : [
+      [
+        "GPU memory",
+        `up to ${formatBytes(report.deviceMemory)} of activations, training state and caches, beside weights and sessions`,
+      ] as const,
+    ]),
     [
       "time",
       report.seconds === 0 ? "not known" : `about ${formatDuration(report.seconds)} at ${report.gflops} GFLOP/s`,

@@ -54,6 +54,7 @@ export const RECIPE_FLAGS: FlagTable = {
   parallel: { kind: "integer", min: 1, help: "layers in flight at once (default 1)" },
   seed: { kind: "integer", min: 0, help: "seed of everything random (default 0)" },
   ...COMPUTE_FLAGS,
+  "device-memory": { kind: "bytes", help: "GPU memory for activations, training state, caches (default 16GiB; webgpu 4GiB)" },
   cache: { kind: "text", value: "DIR", help: "keep importance here for other runs on the same checkpoint and text" },
   ...PLUGIN_FLAGS,
   recipe: { kind: "text", value: "FILE", help: "JSON with the same fields as these flags; flags win" },
@@ -90,6 +91,7 @@ export async function recipeFromFlags(places: RecipePlaces, flags: FlagValues): 
   if (flags.has("bits")) delete recipe.size;
   if (flags.has("size")) delete recipe.bits;
   for (const field of ["bits", "size", "threads", "memory", "parallel", "seed"]) put(field, flags.number(field));
+  put("deviceMemory", flags.number("device-memory"));
   for (const field of ["dtype", "provider", "effort", "cache"]) put(field, flags.text(field));
   for (const [table, bits] of Object.entries(tablesFromFlags(flags))) put(table, bits);
   if (flags.has("keep")) recipe.keep = flags.list("keep");

@@ -48,6 +48,8 @@ export interface PlanInput {
   /** Most calibration windows, and tokens of each; none for a run on weights alone. */
   readonly calibration?: RunShape["calibration"];
   readonly scratch?: Omit<ScratchUse, "hiddenSize">;
+  /** Bytes of a GPU's memory that the run may fill; absent on the CPU. */
+  readonly deviceMemory?: number;
   /** Resident memory of the process itself. Default {@linkcode PROCESS_BYTES}. */
   readonly processBytes?: number;
 }
@@ -142,6 +144,7 @@ export function planRun(input: PlanInput): PlanReport {
     diskBytes: artefactBytes + exportBytes[dtype] + scratch,
     peakBytes,
     peak,
+    ...(input.deviceMemory === undefined ? {} : { deviceMemory: input.deviceMemory }),
     stages: stageTotals,
     flops,
     seconds: flops / gflops / 1e9,

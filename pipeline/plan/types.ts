@@ -68,6 +68,8 @@ export interface PlanReport {
   readonly diskBytes: number;
   /** Most resident memory, the process itself included. */
   readonly peakBytes: number;
+  /** Bytes of a GPU's memory that activations, training state and caches may fill; absent on the CPU. */
+  readonly deviceMemory?: number;
   /** What makes it so. */
   readonly peak: { readonly stage: string; readonly subject: string; readonly processBytes: number };
   /** Most bytes and all operations by stage. */

@@ -95,6 +95,7 @@ const RecipeObject = v.strictObject({
   head: v.optional(v.picklist(TABLE_BITS, "must be 16, 8 or 4")),
   provider: v.optional(v.picklist(["cpu", "cuda", "webgpu"]), "cpu"),
   threads: v.optional(Count),
+  deviceMemory: v.optional(Bytes),
   memory: v.optional(Bytes, "4GiB"),
   parallel: v.optional(Count, 1),
   seed: v.optional(v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(0)), 0),
@@ -110,6 +111,10 @@ export const RECIPE_FIELDS: readonly string[] = Object.keys(RecipeObject.entries
 export const RecipeSchema: v.GenericSchema<unknown, Recipe> = v.pipe(
   RecipeObject,
   v.check(({ bits, size }) => bits === undefined || size === undefined, "give bits or size, not both"),
+  v.check(
+    ({ provider, deviceMemory }) => provider !== "cpu" || deviceMemory === undefined,
+    "deviceMemory is a GPU's: give provider cuda or webgpu too, or leave it out (memory is the CPU's)",
+  ),
 );
 
 /** A stage and its options as chosen by a recipe. */
@@ -153,6 +158,7 @@ export interface RecipeInput {
   readonly head?: TableBits;
   readonly provider?: "cpu" | "cuda" | "webgpu";
   readonly threads?: number;
+  readonly deviceMemory?: number | string;
   readonly memory?: number | string;
   readonly parallel?: number;
   readonly seed?: number;
@@ -209,6 +215,11 @@ export interface Recipe {
   readonly provider: "cpu" | "cuda" | "webgpu";
   /** Threads inside an operator; one a core where absent. */
   readonly threads?: number;
+  /**
+   * Bytes of the GPU's memory that activations, training state and caches may fill, for the providers `cuda` (16 GiB where absent)
+   * and `webgpu` (4 GiB); sessions and weights come on top. More makes a run faster where there is more.
+   */
+  readonly deviceMemory?: number;
   /** The memory lease in bytes. */
   readonly memory: number;
   /** Layer jobs in flight at once. */

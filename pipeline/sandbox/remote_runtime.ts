@@ -9,7 +9,7 @@ import { ELEMENT_BYTES } from "../graph/dtype.ts";
 import type { SandboxSessionOptions, TensorInfo } from "./runtime_host.ts";
 
 /** What is told of the program's runtime. */
-export type RuntimeInfo = Pick<Runtime, "provider" | "binding" | "version" | "nativeKernels">;
+export type RuntimeInfo = Pick<Runtime, "provider" | "binding" | "version" | "nativeKernels" | "deviceMemory">;
 
 /** The runtime, and what inputs need that hold tensors. */
 export interface RemoteRuntime extends Runtime {

@@ -168,9 +168,10 @@ export async function openSandbox(target: string, specifier: string): Promise<Sa
         asks.set(call, handlers);
         const abort = () => box.peer.post("abort", call);
         context.signal.addEventListener("abort", abort, { once: true });
-        const { provider, binding, version, nativeKernels } = context.runtime;
+        const { provider, binding, version, nativeKernels, deviceMemory } = context.runtime;
+        const facts = { provider, binding, version, nativeKernels, deviceMemory };
         try {
-          return await box.peer.call("run", call, stage, parts, options, { provider, binding, version, nativeKernels });
+          return await box.peer.call("run", call, stage, parts, options, facts);
         } finally {
           context.signal.removeEventListener("abort", abort);
           asks.delete(call);

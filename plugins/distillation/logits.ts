@@ -4,6 +4,7 @@
  * @module
  */
 import * as v from "valibot";
+import { bytesFor, CPU_BYTES } from "../../pipeline/calibrate/device_memory.ts";
 import { distilModel } from "../../pipeline/calibrate/distil.ts";
 import { distillationBytes } from "../../pipeline/calibrate/memory.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
@@ -23,14 +24,11 @@ const options = v.strictObject({
   scaleRate: rate(1e-2),
   /** Tokens a step, in whole windows, two at least. */
   batchTokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 1024),
-  /** Bytes of latents, scales and moments that may stay on the device; the rest is kept in files. Default 1 GiB, 8 GiB on a GPU. */
+  /** Bytes of latents, scales and moments that may stay on the device; the rest is kept in files. Default 1 GiB, on a GPU a quarter of the recipe's `deviceMemory`. */
   residentBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0))),
   /** Seconds between saves, from which an interrupted run goes on. */
   saveSeconds: v.optional(v.pipe(v.number(), v.minValue(0)), 120),
 });
-
-/** Default of `residentBytes` by provider. */
-const RESIDENT_BYTES = { cpu: 2 ** 30, cuda: 2 ** 33, webgpu: 2 ** 32 } as const;
 
 /** Training tokens by effort: 128, 512 and 1536 steps. */
 const TOKENS = { fast: 2 ** 17, balanced: 2 ** 19, best: 3 * 2 ** 19 } as const;
@@ -47,16 +45,16 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
   version: "1.0.0",
   description: "Trains signs and scales of the whole model by KL divergence from the full-precision logits.",
   options,
-  estimate: ({ rows, cols, rank }, { effort, tokens = TOKENS[effort], residentBytes = RESIDENT_BYTES.cpu }) => ({
+  estimate: ({ rows, cols, rank }, { effort, tokens = TOKENS[effort], residentBytes = CPU_BYTES["training state"] }) => ({
     // state, and the values and gradients of one block of about a dozen such layers
     peakBytes: residentBytes + 12 * 4 * 4 * rank * (rows + cols),
     // forward, the same again in the backward pass, gradients of inputs and of signs: 2 a sign and token each
     flops: 8 * rank * (rows + cols) * tokens,
   }),
-  peakBytesOf: (run, { batchTokens, residentBytes = RESIDENT_BYTES.cpu }) =>
+  peakBytesOf: (run, { batchTokens, residentBytes = CPU_BYTES["training state"] }) =>
     distillationBytes(run, { batchTokens, residentBytes }),
   run(input, { effort, epochs, tokens = TOKENS[effort], signRate, scaleRate, ...rest }, context) {
-    const residentBytes = rest.residentBytes ?? RESIDENT_BYTES[context.runtime.provider];
+    const residentBytes = rest.residentBytes ?? bytesFor(context.runtime, "training state");
     const rates = { signs: signRate, scales: scaleRate };
     return distilModel(input, { ...rest, residentBytes, length: { epochs, tokens }, rates }, context, "logits");
   },

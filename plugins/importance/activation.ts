@@ -5,7 +5,8 @@
  */
 import * as v from "valibot";
 import { openBlockEngine } from "../../pipeline/calibrate/engine.ts";
-import { activationStatistics, STORE_BYTES } from "../../pipeline/calibrate/importance.ts";
+import { activationStatistics } from "../../pipeline/calibrate/importance.ts";
+import { CPU_BYTES } from "../../pipeline/calibrate/device_memory.ts";
 import { importanceBytes } from "../../pipeline/calibrate/memory.ts";
 import { importanceFlops } from "../../pipeline/calibrate/flops.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
@@ -18,7 +19,7 @@ const options = v.strictObject({
   clipQuantile: v.optional(v.pipe(v.number(), v.gtValue(0), v.maxValue(1)), 0.999),
   /** Tokens a run, in whole windows. */
   batchTokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 2048),
-  /** Bytes of block inputs kept while a chunk of windows goes through the model. Default 256 MiB, 16 GiB on a GPU. */
+  /** Bytes of block inputs kept while a chunk of windows goes through the model. Default 256 MiB, on a GPU half of the recipe's `deviceMemory`. */
   storeBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))),
 });
 
@@ -31,8 +32,8 @@ export const activationImportance: Stage<"importance", typeof options> = defineS
   description: "E[x²] of inputs from calibration text; forward only.",
   options,
   // the block's weights and their products with a batch, beside the stored inputs
-  estimate: ({ rows, cols }, { storeBytes = STORE_BYTES.cpu }) => ({ peakBytes: storeBytes + 16 * 4 * rows * cols }),
-  peakBytesOf: (run, { batchTokens, storeBytes = STORE_BYTES.cpu }) =>
+  estimate: ({ rows, cols }, { storeBytes = CPU_BYTES["block inputs"] }) => ({ peakBytes: storeBytes + 16 * 4 * rows * cols }),
+  peakBytesOf: (run, { batchTokens, storeBytes = CPU_BYTES["block inputs"] }) =>
     importanceBytes(run, { batchTokens, storeBytes, backward: false }),
   flopsOf: (run) => importanceFlops(run, { backward: false }),
   async run({ checkpoint, model, calibration }, { shrinkage, ...rest }, { runtime, signal, emit }) {

@@ -6,6 +6,7 @@
 import { checkData } from "../dtype.ts";
 import { findNativeLibrary } from "../native_library.ts";
 import type { Runtime, RuntimeOptions, Tensor } from "../types.ts";
+import { deviceMemoryOf } from "../device_memory.ts";
 import { type DeviceMemory, openCudaMemory } from "./device_memory.ts";
 import { environment, limitCpuArena } from "./environment.ts";
 import { probeModel } from "./probe_model.ts";
@@ -53,6 +54,7 @@ export async function openCApi(options: RuntimeOptions = {}): Promise<Runtime> {
     binding: "c-api",
     version: env.library.version,
     nativeKernels: nativeLibrary,
+    deviceMemory: deviceMemoryOf(provider, options.deviceMemory),
     tensor(dtype, data, shape): Tensor {
       checkOpen();
       checkData(dtype, data, shape);

@@ -16,6 +16,7 @@ import type {
   ValueInfo,
 } from "../types.ts";
 import { checkData, elementBytes, elementCount, newData } from "../dtype.ts";
+import { deviceMemoryOf } from "../device_memory.ts";
 import { checkFeeds, chooseOutputs } from "../feeds.ts";
 
 type Ort = typeof ort;
@@ -153,6 +154,7 @@ export async function openNodeBinding(options: RuntimeOptions = {}): Promise<Run
     binding: "onnxruntime-node",
     version: api.env.versions.node ?? api.env.versions.common,
     nativeKernels: undefined,
+    deviceMemory: deviceMemoryOf(provider, options.deviceMemory),
     tensor(dtype, data, shape) {
       checkData(dtype, data, shape);
       return new NodeTensor(dtype, data.slice(), shape);
