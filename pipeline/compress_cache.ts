@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { contentHash } from "./artefact/content_hash.ts";
 import { sha256, writeFileDurably } from "./artefact/durable.ts";
 import { canonicalJson, type Fingerprint } from "./artefact/fingerprint.ts";
+import { hashWindows } from "./calibrate/windows.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import { decodeImportance, encodeImportance } from "./compress_state.ts";
 import type { LayerImportance, StageContext } from "./stream/stage.ts";
@@ -15,7 +16,8 @@ import type { LayerImportance, StageContext } from "./stream/stage.ts";
 /** What importance depends on: the fields of the run's fingerprint that matter to it, and the content of all tensors. */
 async function importanceKey(
   checkpoint: CheckpointReader,
-  { dbf, checkpoint: headers, recipe, stages, calibration, ...machine }: Fingerprint,
+  { dbf, checkpoint: headers, recipe, stages, ...machine }: Fingerprint,
+  calibration: readonly Int32Array[],
   signal: AbortSignal,
 ): Promise<string> {
   const { provider, onnxruntime, threads, instructionSet } = machine;
@@ -28,7 +30,7 @@ async function importanceKey(
     contents,
     blocks,
     importance,
-    calibration,
+    calibration: hashWindows(calibration),
     provider,
     onnxruntime,
     threads,
@@ -45,12 +47,18 @@ async function importanceKey(
  */
 export async function cachedImportance(
   directory: string | undefined,
-  run: { readonly checkpoint: CheckpointReader; readonly fingerprint: Fingerprint; readonly context: StageContext },
+  run: {
+    readonly checkpoint: CheckpointReader;
+    readonly fingerprint: Fingerprint;
+    /** Windows that the importance stage is given. */
+    readonly calibration: readonly Int32Array[];
+    readonly context: StageContext;
+  },
   compute: () => Promise<ReadonlyMap<string, LayerImportance>>,
 ): Promise<ReadonlyMap<string, LayerImportance>> {
   if (directory === undefined) return await compute();
-  const { checkpoint, fingerprint, context } = run;
-  const key = await importanceKey(checkpoint, fingerprint, context.signal);
+  const { checkpoint, fingerprint, calibration, context } = run;
+  const key = await importanceKey(checkpoint, fingerprint, calibration, context.signal);
   const path = join(directory, `importance-${key.slice(0, 32)}`);
   const kept = await Deno.readFile(path).catch((error) => {
     if (error instanceof Deno.errors.NotFound) return undefined;

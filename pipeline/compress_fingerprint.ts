@@ -6,7 +6,7 @@
 import { processorFlags } from "../kernels/runtime/processor_flags.ts";
 import type { Runtime } from "../kernels/runtime/types.ts";
 import { checkpointIdentity, type Fingerprint } from "./artefact/fingerprint.ts";
-import { sha256 } from "./artefact/durable.ts";
+import { hashWindows } from "./calibrate/windows.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import type { ResolvedStages } from "./recipe/resolve.ts";
 import type { Recipe } from "./recipe/schema.ts";
@@ -23,10 +23,21 @@ export function instructionSet(): string {
   return [Deno.build.arch as string, ...RELEVANT_FLAGS.filter((flag) => flags.has(flag))].join("+");
 }
 
-/** Hash of calibration windows; `null` without any. */
-export function calibrationHash(windows: readonly Int32Array[]): string | null {
-  if (windows.length === 0) return null;
-  return sha256(windows.map((ids) => sha256(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength))).join());
+/** What of a run computes, as far as results depend on it. */
+export function machineFields(
+  recipe: Pick<Recipe, "threads">,
+  runtime: Runtime,
+): Pick<Fingerprint, "provider" | "onnxruntime" | "threads" | "instructionSet"> {
+  return {
+    provider: runtime.provider,
+    onnxruntime: `${runtime.version} (${runtime.binding})`,
+    threads: recipe.threads ?? navigator.hardwareConcurrency,
+    instructionSet: [
+      instructionSet(),
+      runtime.nativeKernels?.isa ?? "portable",
+      ...runtime.nativeKernels?.operators ?? [],
+    ].join(" "),
+  };
 }
 
 /** Gathers everything that decides the bytes of the artefact and the exported model. */
@@ -35,10 +46,13 @@ export function makeFingerprint(parts: {
   readonly recipe: Recipe;
   readonly bitsPerWeight: number;
   readonly stages: ResolvedStages;
+  /** Windows of the calibration text. */
   readonly calibration: readonly Int32Array[];
+  /** Key of the model's own text, where there is to be some. */
+  readonly ownText: string | undefined;
   readonly runtime: Runtime;
 }): Fingerprint {
-  const { checkpoint, recipe, bitsPerWeight, stages, calibration, runtime } = parts;
+  const { checkpoint, recipe, bitsPerWeight, stages, calibration, ownText, runtime } = parts;
   const tables = {
     ...(recipe.embedding === undefined ? {} : { embedding: recipe.embedding }),
     ...(recipe.head === undefined ? {} : { head: recipe.head }),
@@ -72,15 +86,9 @@ export function makeFingerprint(parts: {
       ...(stages.distillation === undefined ? {} : { distillation: stages.distillation.identity }),
       target: stages.target.identity,
     },
-    calibration: calibrationHash(calibration),
+    calibration: hashWindows(calibration),
+    ...(ownText === undefined ? {} : { ownText }),
     seed: recipe.seed,
-    provider: runtime.provider,
-    onnxruntime: `${runtime.version} (${runtime.binding})`,
-    threads: recipe.threads ?? navigator.hardwareConcurrency,
-    instructionSet: [
-      instructionSet(),
-      runtime.nativeKernels?.isa ?? "portable",
-      ...runtime.nativeKernels?.operators ?? [],
-    ].join(" "),
+    ...machineFields(recipe, runtime),
   };
 }

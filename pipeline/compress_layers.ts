@@ -9,6 +9,7 @@ import { checkPacked } from "./artefact/check_packed.ts";
 import { contentHash } from "./artefact/content_hash.ts";
 import { readPackedFile } from "./artefact/packed_file.ts";
 import type { ArtefactWriter } from "./artefact/writer.ts";
+import { type CalibrationWindows, chooseWindows } from "./calibrate/windows.ts";
 import type { CheckpointReader, TensorHandle } from "./checkpoint/types.ts";
 import { decodeLatents, decodePacked, encodeLatents, encodePacked } from "./compress_state.ts";
 import type { MadeFactors } from "./made_factors.ts";
@@ -26,7 +27,7 @@ export interface LayerRun {
   readonly stages: ResolvedStages;
   readonly jobs: readonly LayerJob[];
   readonly importance: ReadonlyMap<string, LayerImportance>;
-  readonly calibration: readonly Int32Array[];
+  readonly calibration: CalibrationWindows;
   /** Factors that the allocation made on its way. */
   readonly made: Pick<MadeFactors, "take">;
   readonly writer: ArtefactWriter;
@@ -162,7 +163,7 @@ async function runBlock(run: LayerRun, block: number, jobs: readonly LayerJob[],
       checkpoint,
       jobs,
       importance,
-      calibration: run.calibration,
+      calibration: chooseWindows(run.calibration, stage.calibrationTokens),
       committed: (name) => committedFactors(run, name),
       wantsInputMoment: (job) => factorizationOf(stages, job).stage.wantsInputMoment ?? false,
       factorize: (job, weight, inputMoment) => {
@@ -229,7 +230,7 @@ export async function runDistillation(run: LayerRun): Promise<void> {
       checkpoint: run.checkpoint,
       jobs,
       importance: run.importance,
-      calibration: run.calibration,
+      calibration: chooseWindows(run.calibration),
       async factors(name) {
         const state = pending.has(name) ? await writer.loadState(distilledKey(name)) : undefined;
         const { rows, cols } = byName.get(name) ?? { rows: 0, cols: 0 };

@@ -29,6 +29,7 @@ export function planInput(
 ): Omit<PlanInput, "bitsPerWeight" | "sizeBytes"> {
   const { sequences = 0, length = 0, generated = generatedByDefault(recipe.effort, sequences) } = recipe.calibration ??
     {};
+  const calibrationTokens = (sequences + generated) * length;
   return {
     inventory: chosen,
     storageOf: storageOfRun(stages),
@@ -39,7 +40,11 @@ export function planInput(
     deviceMemory: deviceMemoryOf(recipe.provider, recipe.deviceMemory),
     calibration: { windows: sequences + generated, tokens: length },
     scratch: {
-      calibrationTokens: (sequences + generated) * length,
+      calibrationTokens,
+      blockTokens: Math.max(
+        0,
+        ...stages.reconstruction.map((stage) => Math.min(calibrationTokens, stage.calibrationTokens)),
+      ),
       distillation: stages.distillation !== undefined,
     },
   };

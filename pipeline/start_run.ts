@@ -11,12 +11,14 @@ import { contentHash } from "./artefact/content_hash.ts";
 import type { Fingerprint } from "./artefact/fingerprint.ts";
 import { type ArtefactWriter, type CommitStep, openArtefactWriter } from "./artefact/writer.ts";
 import { residentChains } from "./calibrate/resident_chains.ts";
+import { type CalibrationWindows, chooseWindows } from "./calibrate/windows.ts";
 import { openCheckpoint } from "./checkpoint/open.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import { allocate, type AllocationTask, allocationTask, identityOf } from "./compress_allocation.ts";
 import { cachedImportance } from "./compress_cache.ts";
-import { loadCalibration } from "./compress_calibration.ts";
+import { readCalibration } from "./compress_calibration.ts";
 import { makeFingerprint } from "./compress_fingerprint.ts";
+import { describeOwnText, makeOwnText } from "./compress_own_text.ts";
 import { decodeImportance, encodeImportance } from "./compress_state.ts";
 import { keepMadeFactors, type MadeFactors } from "./made_factors.ts";
 import { describeCheckpoint } from "./model/check.ts";
@@ -54,7 +56,7 @@ export interface StartedRun extends AsyncDisposable {
   readonly stages: ResolvedStages;
   readonly checkpoint: CheckpointReader;
   readonly chosen: Inventory;
-  readonly calibration: readonly Int32Array[];
+  readonly calibration: CalibrationWindows;
   readonly writer: ArtefactWriter;
   readonly lease: Lease;
   readonly context: StageContext;
@@ -93,18 +95,30 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
   const { bitsPerWeight } = task;
   const problems = await findProblems({ recipe, out, checkpoint, chosen, stages, task });
   const opened = options.runtime ??
-    await openRuntime({ provider: recipe.provider, threads: recipe.threads, deviceMemory: recipe.deviceMemory }).catch((error: Error) => {
-      problems.push(error.message);
-      return undefined;
-    });
+    await openRuntime({ provider: recipe.provider, threads: recipe.threads, deviceMemory: recipe.deviceMemory }).catch(
+      (error: Error) => {
+        problems.push(error.message);
+        return undefined;
+      },
+    );
   if (opened !== undefined && options.runtime === undefined) stack.use(opened);
   if (opened !== undefined) problems.push(...await findKernelProblems(opened));
   refuseProblems(problems);
   const runtime = opened!;
   stack.use(residentChains(runtime));
-  const calibration = await loadCalibration(recipe, chosen.model, { runtime, signal, emit });
+  const { model } = chosen;
+  const request = await readCalibration(recipe, model);
+  const ownText = await describeOwnText(request, { recipe, model, checkpoint, runtime, signal });
 
-  const fingerprint = makeFingerprint({ checkpoint, recipe, bitsPerWeight, stages, calibration, runtime });
+  const fingerprint = makeFingerprint({
+    checkpoint,
+    recipe,
+    bitsPerWeight,
+    stages,
+    calibration: request.text,
+    ownText: ownText?.key,
+    runtime,
+  });
   const writer = stack.use(
     await openArtefactWriter(out, { fingerprint, restart: options.restart, onStep: options.onCommitStep }),
   );
@@ -120,6 +134,11 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
   });
   reportRecovery(writer, emit);
   await checkSources(checkpoint, writer, signal);
+  const directory = recipe.cache ?? writer.scratch;
+  const own = ownText === undefined
+    ? []
+    : await makeOwnText(ownText, { directory, model: recipe.model, runtime, signal, emit });
+  const calibration: CalibrationWindows = { text: request.text, own };
 
   const step: ModelStep = { checkpoint, chosen, stages, lease, context };
   const importance = await scoreLayers({ ...step, calibration, writer, fingerprint, cache: recipe.cache });
@@ -232,13 +251,14 @@ function largest(layers: readonly LayerShape[]): LayerShape & { readonly rank: n
 
 async function scoreLayers(
   step: ModelStep & {
-    readonly calibration: readonly Int32Array[];
+    readonly calibration: CalibrationWindows;
     readonly writer: ArtefactWriter;
     readonly fingerprint: Fingerprint;
     readonly cache: string | undefined;
   },
 ): Promise<ReadonlyMap<string, LayerImportance>> {
-  const { chosen: { layers, model }, stages: { importance }, checkpoint, calibration, writer, context } = step;
+  const { chosen: { layers, model }, stages: { importance }, checkpoint, writer, context } = step;
+  const calibration = chooseWindows(step.calibration, importance.calibrationTokens);
   const saved = await writer.loadState("importance");
   if (saved !== undefined) return decodeImportance(saved);
   if (layers.length === 0) return new Map();
@@ -246,12 +266,12 @@ async function scoreLayers(
     runModelStage(
       importance.stage.name,
       importance.peakBytesOf(
-        runShape(model, layers.map((layer) => ({ ...layer, rank: 0 })), windowsOf(calibration), () => 0),
+        runShape(model, layers.map((layer) => ({ ...layer, rank: 0 })), windowsOf(step.calibration), () => 0),
       ),
       step,
       () => importance.run({ checkpoint, model, layers, calibration }, context),
     );
-  const scores = await cachedImportance(step.cache, step, compute);
+  const scores = await cachedImportance(step.cache, { ...step, calibration }, compute);
   for (const { name, rows, cols } of layers) {
     const score = scores.get(name);
     if (score === undefined) continue;

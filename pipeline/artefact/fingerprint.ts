@@ -26,8 +26,10 @@ export interface Fingerprint {
   /** Fields of the recipe that decide results: budget, selection, types; not where files lie or how much memory is lent. */
   readonly recipe: Readonly<Record<string, unknown>>;
   readonly stages: Readonly<Record<string, StageIdentity | readonly StageIdentity[]>>;
-  /** Hash of the calibration tokens; `null` for a run without. */
+  /** Hash of the calibration text's tokens; `null` for a run without. */
   readonly calibration: string | null;
+  /** Hash of what decides the model's own text among them; absent where there is none. */
+  readonly ownText?: string;
   readonly seed: number;
   readonly provider: string;
   readonly onnxruntime: string;

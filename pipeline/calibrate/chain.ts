@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { dirname, join } from "node:path";
 import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { BlockDescription } from "../model/types.ts";
 import { type Activations, batchesOf, openActivations } from "./activations.ts";
@@ -10,6 +11,7 @@ import { openEmbedding } from "./embedding.ts";
 import { type BlockEngine, disposeFeeds, emptyOutputs, type Feeds, feedsFor } from "./engine.ts";
 import { moveToTensor } from "./move_array.ts";
 import { residentChains, staysResident } from "./resident_chains.ts";
+import { hashWindows } from "./windows.ts";
 
 /** Which model the activations are of. */
 export type ChainKind = "full" | "compressed";
@@ -21,13 +23,35 @@ export type ChainWeights = (block: BlockDescription) => Promise<Feeds>;
 export interface ChainOptions {
   readonly engine: BlockEngine;
   readonly windows: readonly Int32Array[];
-  /** Directory of the files. */
+  /** Directory of the files, see {@linkcode chainDirectory}. */
   readonly directory: string;
   /** Windows a forward run. */
   readonly batch: number;
   /** Keep the activations on the device instead of in files. Default: on a GPU, where they fit. */
   readonly resident?: boolean;
   readonly signal?: AbortSignal;
+}
+
+/**
+ * Where the chains of windows are: stages that are given other windows than the ones before them have chains of their own.
+ *
+ * @param scratch The run's directory for working state.
+ */
+export function chainDirectory(scratch: string, windows: readonly Int32Array[]): string {
+  return join(scratch, "chain", hashWindows(windows)!.slice(0, 16));
+}
+
+/** Removes the chains of other windows, which an earlier stage left: those of all windows may need their room. */
+export async function dropOtherChains({ directory, engine }: ChainOptions): Promise<void> {
+  const parent = dirname(directory);
+  residentChains(engine.runtime).dropWhere((name) => dirname(dirname(name)) === parent && dirname(name) !== directory);
+  const entries = await Array.fromAsync(Deno.readDir(parent)).catch((error) => {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  });
+  for (const { name } of entries) {
+    if (join(parent, name) !== directory) await Deno.remove(join(parent, name), { recursive: true });
+  }
 }
 
 function fileOf(directory: string, kind: ChainKind, block: number): string {

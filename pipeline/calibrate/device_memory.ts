@@ -11,7 +11,7 @@ import { DEFAULT_DEVICE_MEMORY } from "../../kernels/runtime/device_memory.ts";
 export type DeviceUse =
   /** Inputs of all blocks for a chunk of windows, in an importance pass. */
   | "block inputs"
-  /** Caches of windows that are generated together, before and after a step. */
+  /** Caches of windows that are generated together, before and after a step; no other stage runs meanwhile. */
   | "generation caches"
   /** Latents, scales and moments of a distillation. */
   | "training state"
@@ -21,7 +21,7 @@ export type DeviceUse =
 /** Shares of {@linkcode Runtime.deviceMemory}; sessions and weights need the rest. */
 const SHARES: Readonly<Record<DeviceUse, number>> = {
   "block inputs": 1 / 2,
-  "generation caches": 1 / 2,
+  "generation caches": 3 / 4,
   "training state": 1 / 4,
   "one set of activations": 1 / 8,
 };
@@ -46,7 +46,10 @@ export const CPU_BYTES: Readonly<Record<DeviceUse, number>> = {
  * assertEquals(bytesFor({ provider: "cpu" }, "training state"), 2 ** 30);
  * ```
  */
-export function bytesFor({ provider, deviceMemory }: Pick<Runtime, "provider" | "deviceMemory">, use: DeviceUse): number {
+export function bytesFor(
+  { provider, deviceMemory }: Pick<Runtime, "provider" | "deviceMemory">,
+  use: DeviceUse,
+): number {
   if (provider === "cpu") return CPU_BYTES[use];
   return Math.floor((deviceMemory ?? DEFAULT_DEVICE_MEMORY[provider]) * SHARES[use]);
 }

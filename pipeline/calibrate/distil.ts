@@ -20,7 +20,7 @@ import {
   trainedFactors,
   treatments,
 } from "./block_state.ts";
-import { type ChainOptions, openChain } from "./chain.ts";
+import { chainDirectory, type ChainOptions, dropOtherChains, openChain } from "./chain.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, openBlockEngine } from "./engine.ts";
 import { type Head, openHead } from "./head.ts";
 import { cosineFactor } from "./schedule.ts";
@@ -181,10 +181,11 @@ export async function distilModel(
   const chain: ChainOptions = {
     engine,
     windows: calibration,
-    directory: `${context.scratch}/chain`,
+    directory: chainDirectory(context.scratch, calibration),
     batch,
     signal: context.signal,
   };
+  await dropOtherChains(chain);
   // What the full-precision model's last block gives is all that is needed of the teacher.
   using teacher = await openChain(chain, "full", model.blocks.length, (block) => engine.weights(block));
   using inputs = await openChain(chain, "full", 0, (block) => engine.weights(block));

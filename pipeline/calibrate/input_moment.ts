@@ -12,6 +12,7 @@ import type { BlockDescription } from "../model/types.ts";
 import { type Activations, batchesOf } from "./activations.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor } from "./engine.ts";
 import { moveToTensor } from "./move_array.ts";
+import { evenlyChosen } from "./windows.ts";
 
 /** Tokens that a moment is taken over: several for each of the widest layers' inputs (GPTQ takes 2^18, arXiv 2210.17323). */
 const MOMENT_TOKENS = 2 ** 16;
@@ -57,7 +58,7 @@ export async function inputMoment(run: MomentRun, role: string): Promise<Tensor>
   }
   const linears = new Map(block.linears.map((linear) => [linear.role, "frozen" as const]));
   const stride = Math.max(1, Math.floor(windows * tokens / MOMENT_TOKENS));
-  const chosen = Array.from({ length: Math.ceil(windows / stride) }, (_, index) => index * stride);
+  const chosen = evenlyChosen(windows, Math.ceil(windows / stride));
   await using accumulate = await runtime.load(encodeModel(momentGraph(cols)), { name: "input moment" });
   let moment = moveToTensor(runtime, new Float32Array(cols * cols), [cols, cols]);
   const name = `rows/${role}`;

@@ -11,7 +11,7 @@ import { batchWindows } from "./batch_size.ts";
 import { compressionOrder } from "./block_order.ts";
 import { flippedShare } from "./block_state.ts";
 import { type BlockRun, type ReconstructionOptions, retune, stepsOf, tuneSigns } from "./block_training.ts";
-import { advanceChain, type ChainOptions, dropChain, openChain } from "./chain.ts";
+import { advanceChain, chainDirectory, type ChainOptions, dropChain, dropOtherChains, openChain } from "./chain.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, openBlockEngine } from "./engine.ts";
 import { committedWeights, factorWeight } from "./factor_weight.ts";
 import { inputMoment } from "./input_moment.ts";
@@ -57,10 +57,11 @@ export async function reconstructBlock(
   const chain: ChainOptions = {
     engine,
     windows: calibration,
-    directory: `${context.scratch}/chain`,
+    directory: chainDirectory(context.scratch, calibration),
     batch,
     signal: context.signal,
   };
+  await dropOtherChains(chain);
   const committed = (each: BlockDescription) => committedWeights(engine, each, input.committed);
   using full = await openChain(chain, "full", position, (each) => engine.weights(each));
   using inputs = await openChain(chain, "compressed", position, committed);

@@ -3,12 +3,18 @@
  *
  * @module
  */
+import type { Runtime } from "../../kernels/runtime/types.ts";
 import { generateBatch } from "../evaluate/generate.ts";
 import type { LanguageModel } from "../evaluate/language_model.ts";
 import { seededRandom } from "../evaluate/sample.ts";
+import type { ModelDescription } from "../model/types.ts";
+import { bytesFor } from "./device_memory.ts";
+import type { KeptText, TextBatch } from "./kept_text.ts";
 
 /** What is generated. */
 export interface SelfTextOptions {
+  /** First tokens are below it where no text is given. */
+  readonly vocabularySize: number;
   /** Windows wanted. */
   readonly count: number;
   /** Tokens a window. */
@@ -16,19 +22,38 @@ export interface SelfTextOptions {
   /** Windows of a text of that length: each window then continues a piece of it, a quarter as long. Default: none. */
   readonly text?: readonly Int32Array[];
   readonly seed: number;
-  /** Windows generated together. Default: as many as `CACHE_BYTES` allows, at most 128. */
-  readonly batch?: number;
+  /** Windows generated together, see {@linkcode windowsTogether}: rounding, and so the text, depends on it. */
+  readonly batch: number;
+  /** Where batches are looked for before they are made, and kept as soon as they are. */
+  readonly keep?: KeptText;
   readonly signal?: AbortSignal;
   readonly progress?: (done: number, total: number) => void;
 }
 
-/** Caches of the windows that are generated together may take so much, before and after a step at once. */
-const CACHE_BYTES = { cpu: 2 ** 30, cuda: 2 ** 33, webgpu: 2 ** 31 } as const;
 /** More together gain nothing. */
-const MOST_TOGETHER = 128;
+const MOST_TOGETHER = { cpu: 128, cuda: 512, webgpu: 128 } as const;
 
 /** Share of a window that comes from the text which it continues. */
 const PROMPT_SHARE = 1 / 4;
+
+/**
+ * How many windows are generated together: as many as their caches fit, before and after a step at once, and in batches of
+ * nearly one size.
+ *
+ * @param length Tokens a window.
+ * @param count Windows wanted in all.
+ */
+export function windowsTogether(
+  runtime: Pick<Runtime, "provider" | "deviceMemory">,
+  { blocks, kvHeads, headDim }: ModelDescription,
+  length: number,
+  count: number,
+): number {
+  const cacheBytes = 2 * 4 * blocks.length * kvHeads * headDim * length;
+  const fitting = Math.floor(bytesFor(runtime, "generation caches") / (2 * cacheBytes));
+  const most = Math.max(1, Math.min(MOST_TOGETHER[runtime.provider], fitting, count));
+  return Math.ceil(count / Math.ceil(count / most));
+}
 
 /**
  * Samples windows from a model at temperature 1, so that their tokens are what the model thinks comes next (Liu et al.,
@@ -36,18 +61,19 @@ const PROMPT_SHARE = 1 / 4;
  * drawn uniformly from the vocabulary. End-of-sequence tokens do not end a window. The whole model is in use meanwhile, as in
  * any generation.
  *
+ * @param open Opens the model, or gives the opened one; not called where all batches were kept.
  * @returns `count` windows of `length` token ids; the same for the same seed and provider.
  * @throws {RangeError} when the windows do not fit the model's context.
  */
-export async function selfText(model: LanguageModel, options: SelfTextOptions): Promise<Int32Array[]> {
-  const { count, length, seed, text = [], signal } = options;
-  const { runtime, cacheBytes } = model.decoder;
-  const fitting = Math.floor(CACHE_BYTES[runtime.provider] / (2 * cacheBytes * length));
-  const batch = options.batch ?? Math.max(1, Math.min(MOST_TOGETHER, fitting));
+export async function selfText(
+  open: () => Promise<LanguageModel>,
+  options: SelfTextOptions,
+): Promise<Int32Array[]> {
+  const { count, length, seed, batch, keep, text = [], signal, vocabularySize } = options;
   const random = seededRandom(seed);
   const below = (bound: number) => Math.floor(random() * bound);
   const prompt = (): number[] => {
-    if (text.length === 0) return [below(model.vocabularySize)];
+    if (text.length === 0) return [below(vocabularySize)];
     const window = text[below(text.length)], size = Math.max(1, Math.floor(length * PROMPT_SHARE));
     const start = below(window.length - size + 1);
     return [...window.subarray(start, start + size)];
@@ -55,26 +81,35 @@ export async function selfText(model: LanguageModel, options: SelfTextOptions): 
   const windows: Int32Array[] = [];
   while (windows.length < count) {
     const prompts = Array.from({ length: Math.min(batch, count - windows.length) }, prompt);
-    const given = prompts[0].length;
-    const made = prompts.map((tokens) => {
-      const window = new Int32Array(length);
-      window.set(tokens);
-      return window;
-    });
-    const settings = {
-      temperature: 1,
-      maxTokens: length - given,
-      ignoreEos: true,
-      seed: (seed + windows.length) >>> 0,
-      signal,
-    };
-    let at = given;
-    for await (const tokens of generateBatch(model, prompts, settings)) {
-      tokens.forEach((token, index) => made[index][at] = token!);
-      at++;
+    const described = { prompts, length, seed: (seed + windows.length) >>> 0 };
+    let made = await keep?.read(described);
+    if (made === undefined) {
+      made = await continueAll(await open(), described, signal);
+      await keep?.write(described, made);
     }
     windows.push(...made);
     options.progress?.(windows.length, count);
   }
   return windows;
+}
+
+/** Windows that begin with prompts of one length. */
+async function continueAll(
+  model: LanguageModel,
+  { prompts, length, seed }: TextBatch,
+  signal: AbortSignal | undefined,
+): Promise<Int32Array[]> {
+  const given = prompts[0].length;
+  const made = prompts.map((tokens) => {
+    const window = new Int32Array(length);
+    window.set(tokens);
+    return window;
+  });
+  const settings = { temperature: 1, maxTokens: length - given, ignoreEos: true, seed, signal };
+  let at = given;
+  for await (const tokens of generateBatch(model, prompts, settings)) {
+    tokens.forEach((token, index) => made[index][at] = token!);
+    at++;
+  }
+  return made;
 }

@@ -147,7 +147,9 @@ export function renderPlan(report: RecipePlan): string {
     ...(report.deviceMemory === undefined ? [] : [
       [
         "GPU memory",
-        `up to ${formatBytes(report.deviceMemory)} of activations, training state and caches, beside weights and sessions`,
+        `up to ${
+          formatBytes(report.deviceMemory)
+        } of activations, training state and caches, beside weights and sessions`,
       ] as const,
     ]),
     [

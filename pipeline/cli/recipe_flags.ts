@@ -54,8 +54,15 @@ export const RECIPE_FLAGS: FlagTable = {
   parallel: { kind: "integer", min: 1, help: "layers in flight at once (default 1)" },
   seed: { kind: "integer", min: 0, help: "seed of everything random (default 0)" },
   ...COMPUTE_FLAGS,
-  "device-memory": { kind: "bytes", help: "GPU memory for activations, training state, caches (default 16GiB; webgpu 4GiB)" },
-  cache: { kind: "text", value: "DIR", help: "keep importance here for other runs on the same checkpoint and text" },
+  "device-memory": {
+    kind: "bytes",
+    help: "GPU memory for activations, training state, caches (default 16GiB; webgpu 4GiB)",
+  },
+  cache: {
+    kind: "text",
+    value: "DIR",
+    help: "keep importance and the model's own text here for other runs on the same checkpoint and text",
+  },
   ...PLUGIN_FLAGS,
   recipe: { kind: "text", value: "FILE", help: "JSON with the same fields as these flags; flags win" },
   set: {

@@ -5,6 +5,7 @@
  */
 import { FIXED_BYTES } from "../../plugins/factorization/dbf_admm/estimate.ts";
 import { MOST_KEPT_ELEMENTS } from "../../plugins/factorization/dbf_admm/sessions.ts";
+import { type CalibrationWindows, windowsWithin } from "../calibrate/windows.ts";
 import type { ModelDescription } from "../model/types.ts";
 import type { LayerShape, RunShape } from "../stream/stage.ts";
 
@@ -42,6 +43,12 @@ export function runShape<L extends LayerShape & { readonly rank: number }>(
 }
 
 /** Windows as {@linkcode RunShape} has them. */
-export function windowsOf(calibration: readonly Int32Array[]): RunShape["calibration"] {
-  return { windows: calibration.length, tokens: calibration[0]?.length ?? 0 };
+export function windowsOf({ text, own }: CalibrationWindows): RunShape["calibration"] {
+  return { windows: text.length + own.length, tokens: (text[0] ?? own[0])?.length ?? 0 };
+}
+
+/** The same run for a stage that is given at most so many calibration tokens. */
+export function withinTokens(run: RunShape, most: number): RunShape {
+  const { windows, tokens } = run.calibration;
+  return windows === 0 ? run : { ...run, calibration: { windows: windowsWithin(windows, tokens, most), tokens } };
 }

@@ -9,6 +9,8 @@ import type { LayerShape } from "../stream/stage.ts";
 export interface ScratchUse {
   /** Calibration tokens; 0 for a run on weights alone. */
   readonly calibrationTokens: number;
+  /** Those of them that go through the blocks while they are made. */
+  readonly blockTokens: number;
   /** Floats of a token's state between blocks. */
   readonly hiddenSize: number;
   /** Whether the whole model is tuned after its blocks. */
@@ -17,6 +19,8 @@ export interface ScratchUse {
 
 /** Files of block inputs at once: embeddings, and before and after a block of the full-precision and the compressed chain. */
 const CHAIN_FILES = 5;
+/** The same of a distillation, which has all tokens: embeddings, and before and after a block of the full-precision chain. */
+const TEACHER_FILES = 3;
 /** f32 vectors of a sign in training: the latent and its two moments. */
 const STATE_VECTORS = 3;
 /** Copies of these: the working one beyond what fits the device, the last saved one, and the next while it is written. */
@@ -29,10 +33,11 @@ const STATE_COPIES = 3;
  */
 export function scratchBytes(
   layers: readonly (LayerShape & { readonly rank: number; readonly packedBytes: number })[],
-  { calibrationTokens, hiddenSize, distillation }: ScratchUse,
+  { calibrationTokens, blockTokens, hiddenSize, distillation }: ScratchUse,
 ): number {
   if (calibrationTokens === 0) return 0;
-  let bytes = CHAIN_FILES * 4 * calibrationTokens * hiddenSize;
+  const chained = Math.max(CHAIN_FILES * blockTokens, distillation ? TEACHER_FILES * calibrationTokens : 0);
+  let bytes = 4 * chained * hiddenSize;
   for (const { rows, cols, rank, packedBytes } of layers) {
     bytes += 4 * (rows + cols);
     const signs = rank * (rows + cols);

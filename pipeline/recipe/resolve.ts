@@ -5,6 +5,7 @@
  */
 import * as v from "valibot";
 import { nearestNames } from "../checkpoint/nearest.ts";
+import { withinTokens } from "../plan/run_shape.ts";
 import type { StorageOf } from "../plan/sizes.ts";
 import { dbfStorage } from "../plan/storage.ts";
 import type {
@@ -34,6 +35,8 @@ export interface ResolvedStage<K extends StageKind = StageKind> {
   /** What enters the fingerprint. */
   readonly identity: StageIdentity;
   estimate(layer: LayerShape & { readonly rank: number }): StageEstimate;
+  /** Most calibration tokens that it is given; ∞ for all. */
+  readonly calibrationTokens: number;
   /** Peak bytes on a whole run: the stage's own answer, or its largest estimate. */
   peakBytesOf(run: RunShape): number;
   /** What a factorization stores a layer as. */
@@ -95,14 +98,16 @@ export function resolveStage<K extends StageKind>(
     throw new TypeError(`Cannot use ${field}.options of "${found.name}": ${describeIssues(parsed.issues)}`);
   }
   const options = parsed.output;
+  const calibrationTokens = found.calibrationTokens?.(options) ?? Infinity;
   return {
     kind,
     stage: found,
     options,
     identity: { name: found.name, version: found.version, options },
     estimate: (layer) => found.estimate(layer, options),
+    calibrationTokens,
     peakBytesOf: (run) =>
-      found.peakBytesOf?.(run, options) ??
+      found.peakBytesOf?.(withinTokens(run, calibrationTokens), options) ??
         run.layers.reduce((most, layer) => Math.max(most, found.estimate(layer, options).peakBytes), 0),
     stores: (layer) => found.stores?.(layer, options) ?? dbfStorage(layer, layer.rank),
     propose: (input) => found.propose?.(input, options),
@@ -203,9 +208,9 @@ export function plannedStages(stages: ResolvedStages): PlannedStage[] {
 }
 
 function planned(
-  { kind, stage, options, estimate, peakBytesOf }: Pick<
+  { kind, stage, options, estimate, calibrationTokens, peakBytesOf }: Pick<
     ResolvedStage,
-    "kind" | "stage" | "options" | "estimate" | "peakBytesOf"
+    "kind" | "stage" | "options" | "estimate" | "calibrationTokens" | "peakBytesOf"
   >,
 ): PlannedStage {
   return {
@@ -213,6 +218,8 @@ function planned(
     name: stage.name,
     estimate,
     ...(stage.peakBytesOf === undefined ? {} : { peakBytesOf }),
-    ...(stage.flopsOf === undefined ? {} : { flopsOf: (run: RunShape) => stage.flopsOf!(run, options) }),
+    ...(stage.flopsOf === undefined
+      ? {}
+      : { flopsOf: (run: RunShape) => stage.flopsOf!(withinTokens(run, calibrationTokens), options) }),
   };
 }

@@ -237,6 +237,6 @@ export interface Recipe {
     readonly generated?: number;
     readonly length: number;
   };
-  /** Directory where runs on one checkpoint and text leave importance for each other; it never changes results. */
+  /** Directory where runs on one checkpoint and text leave importance and the model's own text for each other; it never changes results. */
   readonly cache?: string;
 }

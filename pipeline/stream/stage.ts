@@ -315,6 +315,11 @@ export interface Stage<K extends StageKind = StageKind, S extends OptionsSchema 
   ): Proposal;
   /** Bytes and operations for one layer; model stages get the largest layer. Must be pure and cheap. */
   estimate(layer: LayerShape & { readonly rank: number }, options: v.InferOutput<S>): StageEstimate;
+  /**
+   * Importance and reconstruction: most calibration tokens that the stage is given, in whole windows: the text's, evenly chosen, and the
+   * model's own only where the text has fewer. All of them where absent. `peakBytesOf` and `flopsOf` get a run of so many. Pure and cheap.
+   */
+  calibrationTokens?(options: v.InferOutput<S>): number;
   /** Model and block stages: peak bytes on a whole run, where the largest layer's estimate does not say it. Pure and cheap. */
   peakBytesOf?(run: RunShape, options: v.InferOutput<S>): number;
   /** Model and block stages: useful operations on a whole run, where the sum of the layers' estimates does not say it. Pure and cheap. */

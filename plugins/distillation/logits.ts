@@ -45,7 +45,10 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
   version: "1.0.0",
   description: "Trains signs and scales of the whole model by KL divergence from the full-precision logits.",
   options,
-  estimate: ({ rows, cols, rank }, { effort, tokens = TOKENS[effort], residentBytes = CPU_BYTES["training state"] }) => ({
+  estimate: (
+    { rows, cols, rank },
+    { effort, tokens = TOKENS[effort], residentBytes = CPU_BYTES["training state"] },
+  ) => ({
     // state, and the values and gradients of one block of about a dozen such layers
     peakBytes: residentBytes + 12 * 4 * 4 * rank * (rows + cols),
     // forward, the same again in the backward pass, gradients of inputs and of signs: 2 a sign and token each

@@ -13,6 +13,8 @@ import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 import { shrinkAll } from "./shrinkage.ts";
 
 const options = v.strictObject({
+  /** Most calibration tokens, in whole windows: the text's first, evenly chosen. */
+  tokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 2 ** 19),
   /** Share of the mean that every entry is moved by. */
   shrinkage: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(1)), 0.2),
   /** Tokens whose norm is above this quantile of their window are scaled down to it; 1 clips none. */
@@ -28,15 +30,18 @@ export const activationImportance: Stage<"importance", typeof options> = defineS
   kind: "importance",
   scope: "model",
   name: "activation",
-  version: "1.0.0",
+  version: "1.1.0",
   description: "E[x²] of inputs from calibration text; forward only.",
   options,
   // the block's weights and their products with a batch, beside the stored inputs
-  estimate: ({ rows, cols }, { storeBytes = CPU_BYTES["block inputs"] }) => ({ peakBytes: storeBytes + 16 * 4 * rows * cols }),
+  estimate: ({ rows, cols }, { storeBytes = CPU_BYTES["block inputs"] }) => ({
+    peakBytes: storeBytes + 16 * 4 * rows * cols,
+  }),
+  calibrationTokens: ({ tokens }) => tokens,
   peakBytesOf: (run, { batchTokens, storeBytes = CPU_BYTES["block inputs"] }) =>
     importanceBytes(run, { batchTokens, storeBytes, backward: false }),
   flopsOf: (run) => importanceFlops(run, { backward: false }),
-  async run({ checkpoint, model, calibration }, { shrinkage, ...rest }, { runtime, signal, emit }) {
+  async run({ checkpoint, model, calibration }, { shrinkage, tokens: _, ...rest }, { runtime, signal, emit }) {
     await using engine = openBlockEngine(runtime, model, checkpoint);
     const { layers } = await activationStatistics(engine, calibration, {
       ...rest,

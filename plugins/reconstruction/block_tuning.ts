@@ -28,6 +28,8 @@ const options = v.strictObject({
   signRate: rate(2e-2),
   /** Learning rate of scales, in means of their magnitude. */
   scaleRate: rate(3e-4),
+  /** Most calibration tokens that go through the blocks, in whole windows: the text's first, evenly chosen. */
+  tokens: tokens(2 ** 19),
   /** Tokens a step, in whole windows. */
   batchTokens: tokens(2048),
   /** Count each token's error relative to the size of its target, so that tokens with massive activations are not all that counts. */
@@ -48,7 +50,7 @@ export const blockTuning: Stage<"reconstruction", typeof options> = defineStage(
   kind: "reconstruction",
   scope: "block",
   name: "block-tuning",
-  version: "1.0.0",
+  version: "1.1.0",
   description:
     "Retunes dense weights before every linear, then optionally signs and scales, against the block's output.",
   options,
@@ -58,8 +60,13 @@ export const blockTuning: Stage<"reconstruction", typeof options> = defineStage(
     // seven retunings; forward, gradients of inputs, and on average half of those of weights: 5 a weight and token
     flops: 7 * 5 * rows * cols * retuneTokens,
   }),
+  calibrationTokens: (options) => options.tokens,
   peakBytesOf: tuningBytes,
-  run: (input, { effort, retuneEpochs, retuneTokens = RETUNE_TOKENS[effort], signEpochs, ...rest }, context) =>
+  run: (
+    input,
+    { effort, retuneEpochs, retuneTokens = RETUNE_TOKENS[effort], signEpochs, tokens: _, ...rest },
+    context,
+  ) =>
     reconstructBlock(
       input,
       {

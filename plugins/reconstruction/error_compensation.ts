@@ -14,6 +14,8 @@ const options = v.strictObject({
   strength: v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(1)), 0.5),
   /** Ridge on the inputs' covariance, in each feature's own mean square. */
   ridge: v.optional(v.pipe(v.number(), v.gtValue(0), v.maxValue(10)), 0.01),
+  /** Most calibration tokens that go through the blocks, in whole windows: the text's first, evenly chosen. */
+  tokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 2 ** 19),
   /** Tokens a run, in whole windows. */
   batchTokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 2048),
   /** Keep the continuous latents for a distillation. */
@@ -31,11 +33,12 @@ export const errorCompensationStage: Stage<"reconstruction", typeof options> = d
   kind: "reconstruction",
   scope: "block",
   name: "error-compensation",
-  version: "1.0.0",
+  version: "1.1.0",
   description: "Corrects each weight in closed form for the error of its inputs before it is factorized; no gradients.",
   options,
   // two covariances and the solver's copies
   estimate: ({ rows, cols }) => ({ peakBytes: 4 * (14 * rows * cols + 8 * cols * cols) }),
+  calibrationTokens: ({ tokens }) => tokens,
   run: (input, { strength, ridge, batchTokens, latents }, context) =>
     reconstructBlock(
       input,

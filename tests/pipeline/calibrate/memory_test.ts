@@ -58,4 +58,37 @@ Deno.test("planRun() counts the importance pass by the calibration's tokens", as
   assertEquals(flopsOf("fisher-diagonal", 64), 64 * 256 * (6 * 4 * block + 4 * head));
   assertEquals(flopsOf("activation", 10), 10 * 256 * 2 * 4 * block);
   assertEquals(flopsOf("none", 64), 0);
+  // 512 Ki tokens by default
+  assertEquals(flopsOf("activation", 5000), 2 ** 19 * 2 * 4 * block);
+});
+
+Deno.test("planRun() counts the windows that a stage is given, and all of them for the distillation", async () => {
+  const model = "tests/fixtures/tiny-llama";
+  using checkpoint = await openCheckpoint(model);
+  const planOf = (sequences: number, tokens: number) => {
+    const recipe = parseRecipe({
+      model,
+      out: "unused",
+      bits: 1,
+      stages: {
+        importance: { use: "fisher-diagonal", options: { tokens } },
+        reconstruction: [{ use: "block-tuning", options: { tokens } }],
+        distillation: "logits",
+      },
+      calibration: { source: `${model}/calibration.txt`, sequences, length: 256 },
+    });
+    const stages = resolveStages(recipe, builtinStages);
+    const input = planInput(recipe, selectLayers(recipe, checkpoint, stages), stages);
+    return planRun({ ...input, bitsPerWeight: 1 });
+  };
+  const bytesOf = ({ stages }: ReturnType<typeof planOf>, name: string) =>
+    stages.find((stage) => stage.name === name)!.peakBytes;
+  const bounded = planOf(4096, 4 * 256), few = planOf(4, 2 ** 19);
+  assertEquals(bytesOf(bounded, "fisher-diagonal"), bytesOf(few, "fisher-diagonal"));
+  assertEquals(bytesOf(bounded, "block-tuning"), bytesOf(few, "block-tuning"));
+  assert(bytesOf(planOf(4096, 2 ** 19), "fisher-diagonal") > bytesOf(few, "fisher-diagonal"));
+  // On disk: five sets of a block's windows, or three of all.
+  const set = 4 * 256 * 192;
+  assertEquals(bounded.scratchBytes - few.scratchBytes, (3 * 4096 - 5 * 4) * set);
+  assertEquals(planOf(4096, 2 ** 20).scratchBytes - few.scratchBytes, 5 * (4096 - 4) * set);
 });

@@ -32,6 +32,8 @@ Deno.test("parseRecipe() names the path of the wrong field", () => {
     [{ ...BASE, bits: 0 }, "bits: must be above 0"],
     [{ ...BASE, bits: 1, size: "1GB" }, "give bits or size, not both"],
     [{ ...BASE, memory: "lots" }, "memory: must be bytes"],
+    [{ ...BASE, deviceMemory: "64GiB" }, "deviceMemory is a GPU's: give provider cuda or webgpu"],
+    [{ ...BASE, provider: "cuda", deviceMemory: 0 }, "deviceMemory: must be bytes above 0"],
     [{ ...BASE, keep: ["("] }, "keep.0: must be a regular expression"],
     [{ ...BASE, stages: { factorization: { use: 3 } } }, "stages.factorization"],
     [{ ...BASE, stages: { reconstruction: [{ use: "x", optoins: {} }] } }, "stages.reconstruction.0"],
