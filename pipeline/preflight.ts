@@ -5,6 +5,8 @@
  */
 import { statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { staysResident } from "./calibrate/resident_chains.ts";
+import { windowsWithin } from "./calibrate/windows.ts";
 import { deviceMemoryOf } from "../kernels/runtime/device_memory.ts";
 import type { Runtime } from "../kernels/runtime/types.ts";
 import { probeModel } from "../kernels/runtime/c_api/probe_model.ts";
@@ -29,7 +31,14 @@ export function planInput(
 ): Omit<PlanInput, "bitsPerWeight" | "sizeBytes"> {
   const { sequences = 0, length = 0, generated = generatedByDefault(recipe.effort, sequences) } = recipe.calibration ??
     {};
-  const calibrationTokens = (sequences + generated) * length;
+  const windows = sequences + generated, calibrationTokens = windows * length;
+  const device = { provider: recipe.provider, deviceMemory: deviceMemoryOf(recipe.provider, recipe.deviceMemory) };
+  /** Tokens of a stage that takes at most `most` whose activations are in files. */
+  const inFiles = (most: number): number => {
+    if (windows === 0) return 0;
+    const shape = { windows: windowsWithin(windows, length, most), tokens: length, features: chosen.model.hiddenSize };
+    return staysResident(device, shape) ? 0 : shape.windows * length;
+  };
   return {
     inventory: chosen,
     storageOf: storageOfRun(stages),
@@ -37,14 +46,12 @@ export function planInput(
     dtype: recipe.dtype,
     parallelJobs: recipe.parallel,
     memoryBytes: recipe.memory,
-    deviceMemory: deviceMemoryOf(recipe.provider, recipe.deviceMemory),
-    calibration: { windows: sequences + generated, tokens: length },
+    deviceMemory: device.deviceMemory,
+    calibration: { windows, tokens: length },
     scratch: {
       calibrationTokens,
-      blockTokens: Math.max(
-        0,
-        ...stages.reconstruction.map((stage) => Math.min(calibrationTokens, stage.calibrationTokens)),
-      ),
+      blockTokens: Math.max(0, ...stages.reconstruction.map((stage) => inFiles(stage.calibrationTokens))),
+      teacherTokens: stages.distillation === undefined ? 0 : inFiles(Infinity),
       distillation: stages.distillation !== undefined,
     },
   };

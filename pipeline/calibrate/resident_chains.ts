@@ -12,7 +12,10 @@ import type { Activations, ActivationShape } from "./activations.ts";
 import { bytesFor } from "./device_memory.ts";
 
 /** Whether activations of a shape stay on the device. */
-export function staysResident(runtime: Runtime, { windows, tokens, features }: ActivationShape): boolean {
+export function staysResident(
+  runtime: Pick<Runtime, "provider" | "deviceMemory">,
+  { windows, tokens, features }: ActivationShape,
+): boolean {
   const bytes = 4 * windows * tokens * features;
   return runtime.provider === "cuda" && bytes <= bytesFor(runtime, "one set of activations");
 }

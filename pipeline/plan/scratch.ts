@@ -9,8 +9,10 @@ import type { LayerShape } from "../stream/stage.ts";
 export interface ScratchUse {
   /** Calibration tokens; 0 for a run on weights alone. */
   readonly calibrationTokens: number;
-  /** Those of them that go through the blocks while they are made. */
+  /** Those of them whose activations are in files while blocks are made; none where they stay on a GPU. */
   readonly blockTokens: number;
+  /** The same while the whole model is distilled. */
+  readonly teacherTokens: number;
   /** Floats of a token's state between blocks. */
   readonly hiddenSize: number;
   /** Whether the whole model is tuned after its blocks. */
@@ -33,10 +35,10 @@ const STATE_COPIES = 3;
  */
 export function scratchBytes(
   layers: readonly (LayerShape & { readonly rank: number; readonly packedBytes: number })[],
-  { calibrationTokens, blockTokens, hiddenSize, distillation }: ScratchUse,
+  { calibrationTokens, blockTokens, teacherTokens, hiddenSize, distillation }: ScratchUse,
 ): number {
   if (calibrationTokens === 0) return 0;
-  const chained = Math.max(CHAIN_FILES * blockTokens, distillation ? TEACHER_FILES * calibrationTokens : 0);
+  const chained = Math.max(CHAIN_FILES * blockTokens, TEACHER_FILES * teacherTokens);
   let bytes = 4 * chained * hiddenSize;
   for (const { rows, cols, rank, packedBytes } of layers) {
     bytes += 4 * (rows + cols);

@@ -65,10 +65,11 @@ Deno.test("planRun() counts the importance pass by the calibration's tokens", as
 Deno.test("planRun() counts the windows that a stage is given, and all of them for the distillation", async () => {
   const model = "tests/fixtures/tiny-llama";
   using checkpoint = await openCheckpoint(model);
-  const planOf = (sequences: number, tokens: number) => {
+  const planOf = (sequences: number, tokens: number, deviceMemory?: string) => {
     const recipe = parseRecipe({
       model,
       out: "unused",
+      ...(deviceMemory === undefined ? {} : { provider: "cuda", deviceMemory }),
       bits: 1,
       stages: {
         importance: { use: "fisher-diagonal", options: { tokens } },
@@ -91,4 +92,7 @@ Deno.test("planRun() counts the windows that a stage is given, and all of them f
   const set = 4 * 256 * 192;
   assertEquals(bounded.scratchBytes - few.scratchBytes, (3 * 4096 - 5 * 4) * set);
   assertEquals(planOf(4096, 2 ** 20).scratchBytes - few.scratchBytes, 5 * (4096 - 4) * set);
+  // 0.75 GiB of activations stay on a GPU where they have an eighth of 6 GiB, and are in files where it is less.
+  assertEquals(planOf(4096, 4 * 256, "6GiB").scratchBytes, few.scratchBytes - 5 * 4 * set);
+  assertEquals(planOf(4096, 4 * 256, "5GiB").scratchBytes, few.scratchBytes + (3 * 4096 - 5 * 4) * set);
 });
