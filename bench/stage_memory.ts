@@ -3,6 +3,11 @@
  *
  *   deno task bench stage_memory --model MODEL --calibration TEXT --sequences 64 --context 256 --retune-tokens 16384 --distil-tokens 65536
  *
+ * `--blocks 0-3` makes a model of these decoder blocks only, and `--iterations 1` a factorization that takes little time, which
+ * changes no memory: so a larger model takes a minute, on the CPU.
+ *
+ *   deno task bench stage_memory --model SMOLLM2 --calibration TEXT --blocks 0-3 --iterations 1 --sequences 8 --context 256 --distil-tokens 1024
+ *
  * Linux only: the kernel's high-water mark of the process is read and reset between stages.
  *
  * @module
@@ -13,6 +18,7 @@ import { openCheckpoint } from "../pipeline/checkpoint/open.ts";
 import { compress } from "../pipeline/compress.ts";
 import { planRun } from "../pipeline/plan/plan.ts";
 import { planInput } from "../pipeline/preflight.ts";
+import { parseBlocks } from "../pipeline/cli/recipe_flags.ts";
 import { parseRecipe } from "../pipeline/recipe/parse.ts";
 import { resolveStages } from "../pipeline/recipe/resolve.ts";
 import { selectLayers } from "../pipeline/start_run.ts";
@@ -35,7 +41,8 @@ function resetHighWaterMark(): void {
 /** Runs the bench. */
 export async function main(args: readonly string[]): Promise<void> {
   const flags = parseArgs([...args], {
-    string: ["model", "calibration", "sequences", "context", "bits", "threads", "retune-tokens", "distil-tokens"],
+    string: ["model", "calibration", "sequences", "context", "bits", "threads", "retune-tokens", "distil-tokens"]
+      .concat("blocks", "iterations"),
     boolean: ["json"],
   });
   const { model = MODEL, calibration = `${MODEL}/calibration.txt` } = flags;
@@ -44,9 +51,10 @@ export async function main(args: readonly string[]): Promise<void> {
     model,
     out,
     bits: Number(flags.bits ?? 1),
+    blocks: parseBlocks(flags.blocks),
     stages: {
       importance: "fisher-diagonal",
-      factorization: { use: "dbf-admm", options: { iterations: 30, sweeps: 1 } },
+      factorization: { use: "dbf-admm", options: { iterations: Number(flags.iterations ?? 30), sweeps: 1 } },
       reconstruction: [{ use: "block-tuning", options: { retuneTokens: Number(flags["retune-tokens"] ?? 16384) } }],
       distillation: { use: "logits", options: { tokens: Number(flags["distil-tokens"] ?? 65536) } },
     },
