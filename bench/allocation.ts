@@ -131,7 +131,7 @@ export async function main(args: readonly string[]): Promise<void> {
           allocation,
           ...(effort === "none" ? {} : { reconstruction: ["block-tuning"], distillation: "logits" }),
         },
-        calibration: { source, length: context, sequences: 1_000_000 },
+        calibration: { source, length: context, sequences: cut / context },
       };
       const label = typeof allocation === "string" ? allocation : JSON.stringify(allocation).replaceAll('"', "");
       const key = { input: { ...input, threads: undefined }, data, versions, onnxruntime: runtime.version };
