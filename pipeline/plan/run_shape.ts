@@ -4,7 +4,7 @@
  * @module
  */
 import { FIXED_BYTES } from "../../plugins/factorization/dbf_admm/estimate.ts";
-import { MOST_KEPT_ELEMENTS } from "../../plugins/factorization/dbf_admm/sessions.ts";
+import { MOST_KEPT_ELEMENTS, MOST_KEPT_SHAPES } from "../../plugins/factorization/dbf_admm/sessions.ts";
 import { type CalibrationWindows, windowsWithin } from "../calibrate/windows.ts";
 import type { ModelDescription } from "../model/types.ts";
 import type { LayerShape, RunShape } from "../stream/stage.ts";
@@ -22,23 +22,18 @@ export function runShape<L extends LayerShape & { readonly rank: number }>(
   calibration: RunShape["calibration"] | undefined,
   bytesOf: (layer: L) => number,
 ): RunShape {
-  // Sessions of small layers outlive them, one set for each shape, until a large layer wants their room.
+  // Sessions of small layers outlive them, one set for each shape, the latest of them, until a large layer wants their room.
   const shapes = new Map(layers.map((layer) => [`${layer.rows} ${layer.cols} ${layer.rank}`, layer]));
-  let kept = 0, sets = 0, largest = 0;
-  for (const layer of shapes.values()) {
-    const bytes = bytesOf(layer);
-    largest = Math.max(largest, bytes);
-    if (layer.rows * layer.cols > MOST_KEPT_ELEMENTS) continue;
-    kept += bytes;
-    sets++;
-  }
+  const bytes = [...shapes.values()].map((layer) => ({ layer, bytes: bytesOf(layer) }));
+  const kept = bytes.filter(({ layer }) => layer.rows * layer.cols <= MOST_KEPT_ELEMENTS).map((each) => each.bytes)
+    .sort((x, y) => y - x).slice(0, MOST_KEPT_SHAPES);
   // what each estimate says of the process as a whole is there once
-  const keptBytes = Math.max(0, kept - FIXED_BYTES * Math.max(0, sets - 1));
+  const keptBytes = kept.reduce((sum, each) => sum + each, 0) - FIXED_BYTES * Math.max(0, kept.length - 1);
   return {
     model,
     layers,
     calibration: calibration ?? { windows: 0, tokens: 0 },
-    factorizationBytes: { kept: keptBytes, largest },
+    factorizationBytes: { kept: Math.max(0, keptBytes), largest: Math.max(0, ...bytes.map((each) => each.bytes)) },
   };
 }
 

@@ -7,8 +7,12 @@ import type { Runtime, Session, SessionOptions, Tensor } from "../../../kernels/
 import type { Graph } from "../../../pipeline/graph/types.ts";
 import { encodeModel } from "../../../pipeline/graph/encode.ts";
 
-/** Sessions kept per runtime: a model has few distinct layer shapes, seven or eight graphs each. */
+/** Sessions kept per runtime: a model of equal blocks has few distinct layer shapes. */
 const MOST_KEPT = 64;
+/** Graphs of a shape, at least. */
+const GRAPHS_OF_SHAPE = 7;
+/** Shapes, with their middle dimensions, that have sessions at once. */
+export const MOST_KEPT_SHAPES = Math.ceil(MOST_KEPT / GRAPHS_OF_SHAPE);
 /** Layers above this many elements free their sessions, whose arenas would hold gigabytes between layers. */
 export const MOST_KEPT_ELEMENTS = 2 ** 21;
 
