@@ -10,14 +10,13 @@ import { contentHash } from "./artefact/content_hash.ts";
 import { sha256 } from "./artefact/durable.ts";
 import { canonicalJson, checkpointIdentity } from "./artefact/fingerprint.ts";
 import { keptText } from "./calibrate/kept_text.ts";
-import { selfText, type SelfTextOptions, windowsTogether } from "./calibrate/self_text.ts";
+import { OWN_TEXT_DTYPE, selfText, type SelfTextOptions, windowsTogether } from "./calibrate/self_text.ts";
 import { hashWindows } from "./calibrate/windows.ts";
+import { openWindowSampler, type WindowSampler } from "./calibrate/window_sampler.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
 import type { CalibrationRequest } from "./compress_calibration.ts";
 import { machineFields } from "./compress_fingerprint.ts";
-import type { LanguageModel } from "./evaluate/language_model.ts";
-import { openModel } from "./evaluate/open_model.ts";
-import type { ModelDescription } from "./model/types.ts";
+import { describeCheckpoint } from "./model/check.ts";
 import type { Recipe } from "./recipe/schema.ts";
 import type { DbfEvent } from "./stream/events.ts";
 
@@ -44,15 +43,15 @@ export async function describeOwnText(
   { text, own: count }: CalibrationRequest,
   run: {
     readonly recipe: Recipe;
-    readonly model: ModelDescription;
     readonly checkpoint: CheckpointReader;
     readonly runtime: Runtime;
     readonly signal: AbortSignal;
   },
 ): Promise<OwnText | undefined> {
   if (count === 0) return undefined;
-  const { recipe, model, checkpoint, runtime, signal } = run;
+  const { recipe, checkpoint, runtime, signal } = run;
   const { length } = recipe.calibration!, { seed } = recipe;
+  const model = describeCheckpoint(checkpoint);
   const batch = windowsTogether(runtime, model, length, count);
   const contents: string[] = [];
   for (const name of [...checkpoint.tensors.keys()].sort()) contents.push(await contentHash(checkpoint, name, signal));
@@ -61,7 +60,7 @@ export async function describeOwnText(
     version: GENERATOR_VERSION,
     checkpoint: checkpointIdentity(checkpoint),
     contents,
-    dtype: "f32",
+    dtype: OWN_TEXT_DTYPE,
     provider,
     onnxruntime,
     ...(provider === "cpu" ? cpu : {}),
@@ -74,8 +73,7 @@ export async function describeOwnText(
 }
 
 /**
- * Makes the windows, or reads those that were kept. The model is exported in full precision to a temporary directory and in use as
- * a whole, unless everything is there.
+ * Makes the windows, or reads those that were kept. The whole model is in use, its graphs in a temporary directory, unless everything is there.
  *
  * @param directory Where batches of windows are kept as soon as they are made.
  */
@@ -91,9 +89,13 @@ export async function makeOwnText(
 ): Promise<Int32Array[]> {
   const { directory, runtime, signal, emit } = run;
   await using stack = new AsyncDisposableStack();
-  let opened: Promise<LanguageModel> | undefined;
-  const open = () =>
-    opened ??= openModel(run.model, runtime, { signal, onEvent: emit }).then((model) => stack.use(model));
+  let opened: Promise<WindowSampler> | undefined;
+  const open = () => {
+    if (opened === undefined) emit({ type: "notice", message: `"${run.model}" writes text of its own` });
+    const { length } = options;
+    return opened ??= openWindowSampler(run.model, runtime, { length, dtype: OWN_TEXT_DTYPE, signal })
+      .then((sampler) => stack.use(sampler));
+  };
   return await selfText(open, {
     ...options,
     keep: keptText({

@@ -106,9 +106,8 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
   refuseProblems(problems);
   const runtime = opened!;
   stack.use(residentChains(runtime));
-  const { model } = chosen;
-  const request = await readCalibration(recipe, model);
-  const ownText = await describeOwnText(request, { recipe, model, checkpoint, runtime, signal });
+  const request = await readCalibration(recipe, chosen.model);
+  const ownText = await describeOwnText(request, { recipe, checkpoint, runtime, signal });
 
   const fingerprint = makeFingerprint({
     checkpoint,

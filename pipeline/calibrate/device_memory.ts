@@ -11,7 +11,7 @@ import { DEFAULT_DEVICE_MEMORY } from "../../kernels/runtime/device_memory.ts";
 export type DeviceUse =
   /** Inputs of all blocks for a chunk of windows, in an importance pass. */
   | "block inputs"
-  /** Caches of windows that are generated together, before and after a step; no other stage runs meanwhile. */
+  /** Caches of windows that are written together. */
   | "generation caches"
   /** Latents, scales and moments of a distillation. */
   | "training state"
@@ -21,7 +21,7 @@ export type DeviceUse =
 /** Shares of {@linkcode Runtime.deviceMemory}; sessions and weights need the rest. */
 const SHARES: Readonly<Record<DeviceUse, number>> = {
   "block inputs": 1 / 2,
-  "generation caches": 3 / 4,
+  "generation caches": 1 / 2,
   "training state": 1 / 4,
   "one set of activations": 1 / 8,
 };

@@ -4,12 +4,11 @@
  * @module
  */
 import type { Runtime } from "../../kernels/runtime/types.ts";
-import { generateBatch } from "../evaluate/generate.ts";
-import type { LanguageModel } from "../evaluate/language_model.ts";
 import { seededRandom } from "../evaluate/sample.ts";
 import type { ModelDescription } from "../model/types.ts";
 import { bytesFor } from "./device_memory.ts";
-import type { KeptText, TextBatch } from "./kept_text.ts";
+import type { KeptText } from "./kept_text.ts";
+import { samplerBytes, type WindowSampler } from "./window_sampler.ts";
 
 /** What is generated. */
 export interface SelfTextOptions {
@@ -30,6 +29,9 @@ export interface SelfTextOptions {
   readonly progress?: (done: number, total: number) => void;
 }
 
+/** Type that the model computes its own text in. */
+export const OWN_TEXT_DTYPE = "f32";
+
 /** More together gain nothing. */
 const MOST_TOGETHER = { cpu: 128, cuda: 512, webgpu: 128 } as const;
 
@@ -37,20 +39,18 @@ const MOST_TOGETHER = { cpu: 128, cuda: 512, webgpu: 128 } as const;
 const PROMPT_SHARE = 1 / 4;
 
 /**
- * How many windows are generated together: as many as their caches fit, before and after a step at once, and in batches of
- * nearly one size.
+ * How many windows are generated together: as many as their caches fit, and in batches of nearly one size.
  *
  * @param length Tokens a window.
  * @param count Windows wanted in all.
  */
 export function windowsTogether(
   runtime: Pick<Runtime, "provider" | "deviceMemory">,
-  { blocks, kvHeads, headDim }: ModelDescription,
+  model: ModelDescription,
   length: number,
   count: number,
 ): number {
-  const cacheBytes = 2 * 4 * blocks.length * kvHeads * headDim * length;
-  const fitting = Math.floor(bytesFor(runtime, "generation caches") / (2 * cacheBytes));
+  const fitting = Math.floor(bytesFor(runtime, "generation caches") / samplerBytes(model, length, OWN_TEXT_DTYPE));
   const most = Math.max(1, Math.min(MOST_TOGETHER[runtime.provider], fitting, count));
   return Math.ceil(count / Math.ceil(count / most));
 }
@@ -66,7 +66,7 @@ export function windowsTogether(
  * @throws {RangeError} when the windows do not fit the model's context.
  */
 export async function selfText(
-  open: () => Promise<LanguageModel>,
+  open: () => Promise<WindowSampler>,
   options: SelfTextOptions,
 ): Promise<Int32Array[]> {
   const { count, length, seed, batch, keep, text = [], signal, vocabularySize } = options;
@@ -84,32 +84,11 @@ export async function selfText(
     const described = { prompts, length, seed: (seed + windows.length) >>> 0 };
     let made = await keep?.read(described);
     if (made === undefined) {
-      made = await continueAll(await open(), described, signal);
+      made = await (await open()).write(described, signal);
       await keep?.write(described, made);
     }
     windows.push(...made);
     options.progress?.(windows.length, count);
   }
   return windows;
-}
-
-/** Windows that begin with prompts of one length. */
-async function continueAll(
-  model: LanguageModel,
-  { prompts, length, seed }: TextBatch,
-  signal: AbortSignal | undefined,
-): Promise<Int32Array[]> {
-  const given = prompts[0].length;
-  const made = prompts.map((tokens) => {
-    const window = new Int32Array(length);
-    window.set(tokens);
-    return window;
-  });
-  const settings = { temperature: 1, maxTokens: length - given, ignoreEos: true, seed, signal };
-  let at = given;
-  for await (const tokens of generateBatch(model, prompts, settings)) {
-    tokens.forEach((token, index) => made[index][at] = token!);
-    at++;
-  }
-  return made;
 }

@@ -58,6 +58,21 @@ export function chooseGraph(dtype: "float32" | "float16", vocabulary: number, dr
     return encodeModel(g);
   }
   const uniform = g.input("uniform", "float32", ["batch", 1]), temperature = g.input("temperature", "float32", []);
+  g.output("token", drawToken(g, row, largest, uniform, temperature));
+  return encodeModel(g);
+}
+
+/**
+ * A token drawn by inverting the distribution of a row at `uniform`.
+ *
+ * @param row `(batch, vocabulary)` float32 logits.
+ * @param largest `(batch, 1)`, of each row.
+ * @param uniform `(batch, 1)` float32 in [0, 1).
+ * @param temperature `()` float32 above 0.
+ * @returns `(batch)` int64.
+ */
+export function drawToken(g: Graph, row: Value, largest: Value, uniform: Value, temperature: Value): Value {
+  const vocabulary = row.shape[1] as number;
   const groups = Math.ceil(vocabulary / GROUP);
   const relative = exp(g, div(g, sub(g, row, largest), temperature));
   const grouped = reshape(g, pad(g, relative, [0, 0, 0, groups * GROUP - vocabulary]), [-1, groups, GROUP]);
@@ -68,8 +83,7 @@ export function chooseGraph(dtype: "float32" | "float16", vocabulary: number, dr
   const inside = gatherND(g, grouped, group, 1); // (batch, GROUP)
   const rest = sub(g, target, reshape(g, before, [-1, 1]));
   const place = firstAbove(g, runningSum(g, inside, GROUP), rest, inside, GROUP);
-  g.output("token", squeeze(g, add(g, mul(g, group, GROUP), place), [1]));
-  return encodeModel(g);
+  return squeeze(g, add(g, mul(g, group, GROUP), place), [1]);
 }
 
 /** Sums up to and with each of `length` columns of `(batch, length)`. */

@@ -15,6 +15,21 @@ export interface KeyValue {
   readonly value: Value;
 }
 
+/** Takes the keys and values of a run's tokens: gives all that its queries see, in pieces of known or equal length, and what is kept. */
+export type KeyValueCache = (g: Graph, fresh: KeyValue) => {
+  readonly seen: readonly KeyValue[];
+  readonly present: KeyValue;
+};
+
+/** A cache that grows by every run's tokens, in one piece. */
+export function growingCache(past: KeyValue): KeyValueCache {
+  return (g, fresh) => {
+    const key = concat(g, [past.key, fresh.key], 2);
+    const all = { key, value: concat(g, [past.value, fresh.value], 2) };
+    return { seen: [all], present: all };
+  };
+}
+
 /**
  * Rotates the leading dimensions of heads (Su et al., arXiv 2104.09864; halves, not neighbours, as Hugging Face stores them).
  *
@@ -36,8 +51,8 @@ export function rotate(g: Graph, x: Value, rotation: NonNullable<BlockContext["r
  *
  * @param query `[batch, sequence, heads·headDim]`, of the products' type; `key` and `value` with kvHeads.
  * @param normalize Norms of queries and keys by head, where the block has them: takes `[batch, heads, sequence, headDim]` f32.
- * @param past Earlier keys and values.
- * @returns `[batch, sequence, heads·headDim]` and all keys and values. Scores, softmax and rotation are in f32.
+ * @param cache Brings in earlier keys and values; where they are in several pieces, their lengths are numbers.
+ * @returns `[batch, sequence, heads·headDim]` and the keys and values to keep. Scores, softmax and rotation are in f32.
  */
 export function attention(
   g: Graph,
@@ -46,7 +61,7 @@ export function attention(
   context: BlockContext,
   projections: { readonly query: Value; readonly key: Value; readonly value: Value },
   normalize: (place: "query" | "key", x: Value) => Value,
-  past?: KeyValue,
+  cache: KeyValueCache = (_, fresh) => ({ seen: [fresh], present: fresh }),
 ): { readonly output: Value; readonly present: KeyValue } {
   const { heads, kvHeads, headDim } = model;
   const dtype = projections.query.dtype;
@@ -56,21 +71,22 @@ export function attention(
     return context.rotation === undefined || block.rope === undefined ? normal : rotate(g, normal, context.rotation);
   };
   const query = cast(g, mul(g, place("query", byHead(projections.query, heads)), model.attentionScale), dtype);
-  let key = cast(g, place("key", byHead(projections.key, kvHeads)), dtype);
-  let value = byHead(projections.value, kvHeads);
-  if (past !== undefined) {
-    key = concat(g, [past.key, key], 2);
-    value = concat(g, [past.value, value], 2);
-  }
+  const key = cast(g, place("key", byHead(projections.key, kvHeads)), dtype);
+  const { seen, present } = cache(g, { key, value: byHead(projections.value, kvHeads) });
   // The heads that share keys are rows of one product: [batch, kvHeads, groups·sequence, headDim]. Nothing is repeated.
   const rows = reshape(g, query, [0, kvHeads, -1, headDim]);
-  let scores = cast(g, matMul(g, rows, transpose(g, key, [0, 1, 3, 2])), "float32");
+  const products = seen.map((piece) => matMul(g, rows, transpose(g, piece.key, [0, 1, 3, 2])));
+  let scores = cast(g, products.length === 1 ? products[0] : concat(g, products, 3), "float32");
   if (model.attentionSoftcap !== undefined) scores = softcap(g, scores, model.attentionSoftcap);
   const grouped = reshape(g, scores, context.scoreShape);
   const masked = add(g, grouped, context.mask);
   // [batch, kvHeads, groups, sequence, total] → rows again
   const weights = reshape(g, cast(g, softmax(g, masked), dtype), context.rowShape);
-  const mixed = reshape(g, matMul(g, weights, value), [0, heads, -1, headDim]);
+  const parts = seen.length === 1
+    ? [weights]
+    : split(g, weights, 3, seen.map((piece) => piece.value.shape[2] as number));
+  const sums = parts.map((part, at) => matMul(g, part, seen[at].value));
+  const mixed = reshape(g, sums.reduce((all, each) => add(g, all, each)), [0, heads, -1, headDim]);
   const output = reshape(g, transpose(g, mixed, [0, 2, 1, 3]), [0, 0, heads * headDim]);
-  return { output, present: { key, value } };
+  return { output, present };
 }

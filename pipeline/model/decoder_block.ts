@@ -7,7 +7,7 @@ import type { DType } from "../../kernels/runtime/types.ts";
 import { gelu, geluTanh, rmsNorm, silu } from "../graph/compose.ts";
 import { add, cast, mul, split } from "../graph/ops.ts";
 import type { Graph, Value } from "../graph/types.ts";
-import { attention, type KeyValue } from "./decoder_attention.ts";
+import { attention, type KeyValue, type KeyValueCache } from "./decoder_attention.ts";
 import type { BlockContext } from "./decoder_context.ts";
 import type { BlockDescription, LinearDescription, ModelDescription } from "./types.ts";
 
@@ -29,7 +29,8 @@ export interface BlockInputs {
   /** Residual stream `[batch, sequence, hidden]` f32. */
   readonly hidden: Value;
   readonly context: BlockContext;
-  readonly past?: KeyValue;
+  /** Brings in earlier keys and values; without it the run sees its own. */
+  readonly cache?: KeyValueCache;
 }
 
 /** What a block gives. */
@@ -105,7 +106,7 @@ export function buildBlock(
         key = cast(g, norm(block.norms.key, cast(g, key, "float32")), dtype);
       }
       const byHead = (place: "query" | "key", heads: Value) => (whole ? heads : norm(block.norms[place], heads));
-      const result = attention(g, model, block, inputs.context, { query, key, value }, byHead, inputs.past);
+      const result = attention(g, model, block, inputs.context, { query, key, value }, byHead, inputs.cache);
       return { output: apply("o_proj", result.output), present: result.present };
     });
     const middle = merge(inputs.hidden, attended.output, block.norms.afterAttention);

@@ -28,7 +28,7 @@ import {
 import type { BlockDescription, ModelDescription, RopeDescription } from "./types.ts";
 
 /** Added to masked scores: far below any score, yet finite, so that rows with nothing to attend to give no NaN. */
-const MASKED_SCORE = -1e30;
+export const MASKED_SCORE = -1e30;
 
 /** What attention in one block needs beside its input. */
 export interface BlockContext {
@@ -55,7 +55,13 @@ export interface ContextInputs {
   readonly attentionMask?: Value;
 }
 
-function rotationOf(g: Graph, positions: Value, rope: RopeDescription): { cos: Value; sin: Value } {
+/**
+ * Rotations of positions.
+ *
+ * @param positions int64 `[batch, sequence]`.
+ * @returns `[batch, 1, sequence, rotaryDim/2]` f32 each.
+ */
+export function rotationOf(g: Graph, positions: Value, rope: RopeDescription): { cos: Value; sin: Value } {
   const table = (frequencies: readonly number[]) =>
     g.constant(Float32Array.from(frequencies), [1, 1, frequencies.length], "float32");
   let frequencies = table(rope.inverseFrequencies);

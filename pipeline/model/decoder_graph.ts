@@ -7,6 +7,7 @@ import { softcap } from "../graph/compose.ts";
 import { createGraph } from "../graph/graph.ts";
 import { cast, mul } from "../graph/ops.ts";
 import type { Dim, Graph, Value } from "../graph/types.ts";
+import { growingCache } from "./decoder_attention.ts";
 import { type BlockWeights, buildBlock, modelNorm } from "./decoder_block.ts";
 import { decoderContext } from "./decoder_context.ts";
 import type { ModelDescription } from "./types.ts";
@@ -80,17 +81,17 @@ export function buildDecoder(model: ModelDescription, weights: DecoderWeights, o
   const positionIds = g.input("position_ids", "int64", ["batch_size", "sequence_length"]);
   const context = decoderContext(g, model, { positionIds, attentionMask });
   const pastShape = ["batch_size", model.kvHeads, "past_sequence_length", model.headDim];
-  const past = model.blocks.map((_, index) =>
+  const caches = model.blocks.map((_, index) =>
     cache
-      ? {
+      ? growingCache({
         key: g.input(`past_key_values.${index}.key`, type, pastShape),
         value: g.input(`past_key_values.${index}.value`, type, pastShape),
-      }
+      })
       : undefined
   );
   let hidden = buildEmbedding(g, model, weights, ids);
   const present = model.blocks.map((block, index) => {
-    const inputs = { hidden, context: context.block(block), past: past[index] };
+    const inputs = { hidden, context: context.block(block), cache: caches[index] };
     const outputs = buildBlock(g, model, block, weights, inputs, type);
     hidden = outputs.hidden;
     return outputs.present;

@@ -84,7 +84,7 @@ const has = (notices: readonly string[], word: string) => notices.filter((notice
 Deno.test("compress() keeps every batch of the model's own text, and a resumed run makes only what is not there", () =>
   withRuns(async (folder, go) => {
     const whole = await go(`${folder}/whole`);
-    assertEquals([whole.windows.length, has(whole.notices, "exporting")], [132, 1]);
+    assertEquals([whole.windows.length, has(whole.notices, "writes text")], [132, 1]);
 
     const out = `${folder}/out`;
     await assertRejects(() => go(out, {}, afterBatch(1)), Error, "stopped here");
@@ -99,7 +99,7 @@ Deno.test("compress() keeps every batch of the model's own text, and a resumed r
     assert((await kept()).some(({ mtime }) => mtime?.getTime() === first.mtime?.getTime()), "the first batch was kept");
 
     const resumed = await go(out);
-    assertEquals([has(resumed.notices, "exporting"), has(resumed.notices, "is used")], [0, 2]);
+    assertEquals([has(resumed.notices, "writes text"), has(resumed.notices, "is used")], [0, 2]);
     assertEquals(resumed.windows, whole.windows);
     const { "journal.jsonl": _, ...files } = await snapshot(out);
     const { "journal.jsonl": __, ...expected } = await snapshot(`${folder}/whole`);
@@ -111,23 +111,23 @@ Deno.test("compress() takes the model's own text from the cache, makes a damaged
     const cache = `${folder}/cache`;
     const first = await go(`${folder}/1`, { cache });
     const names = await Array.fromAsync(Deno.readDir(`${cache}/own-text`), ({ name }) => name);
-    assertEquals([names.length, has(first.notices, "exporting")], [2, 1]);
+    assertEquals([names.length, has(first.notices, "writes text")], [2, 1]);
 
     const path = `${cache}/own-text/${names[0]}`;
     const good = await Deno.readFile(path);
     await Deno.writeFile(path, good.with(100, good[100] ^ 1));
     const mended = await go(`${folder}/2`, { cache, ...importance(10_001) });
-    assertEquals([has(mended.notices, "is damaged and made again"), has(mended.notices, "exporting")], [1, 1]);
+    assertEquals([has(mended.notices, "is damaged and made again"), has(mended.notices, "writes text")], [1, 1]);
     assertEquals(await Deno.readFile(path), good);
     assertEquals(mended.windows, first.windows);
 
     // another machine's directory
     await Deno.rename(cache, `${folder}/moved`);
     const moved = await go(`${folder}/3`, { cache: `${folder}/moved`, ...importance(10_002) });
-    assertEquals([moved.windows, has(moved.notices, "exporting")], [first.windows, 0]);
+    assertEquals([moved.windows, has(moved.notices, "writes text")], [first.windows, 0]);
 
     const other = await go(`${folder}/4`, { cache: `${folder}/moved`, seed: 1 });
-    assertEquals(has(other.notices, "exporting"), 1);
+    assertEquals(has(other.notices, "writes text"), 1);
     assertNotEquals(other.windows, first.windows);
   }));
 

@@ -1,0 +1,48 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { openRuntime } from "../../../kernels/runtime/open.ts";
+import { openWindowSampler } from "../../../pipeline/calibrate/window_sampler.ts";
+import { generateBatch } from "../../../pipeline/evaluate/generate.ts";
+import { openModel } from "../../../pipeline/evaluate/open_model.ts";
+
+/** Windows by the exported model, one growing cache: the slow twin. */
+async function twin(path: string, prompts: readonly (readonly number[])[], length: number, seed: number) {
+  await using runtime = await openRuntime({ threads: 1 });
+  await using model = await openModel(path, runtime);
+  const options = { temperature: 1, maxTokens: length - prompts[0].length, ignoreEos: true, seed };
+  const steps = await Array.fromAsync(generateBatch(model, prompts, options));
+  return prompts.map((prompt, index) => Int32Array.of(...prompt, ...steps.map((tokens) => tokens[index]!)));
+}
+
+// Recent tokens: all, several times full, and full with the last one. Prompts: below, at and above their number.
+const CASES = [
+  { model: "tiny-llama", given: 3, length: 20, recent: 64 },
+  { model: "tiny-llama", given: 9, length: 34, recent: 4 },
+  { model: "architectures/llama3_rope", given: 8, length: 25, recent: 8 },
+  { model: "architectures/gemma2", given: 1, length: 24, recent: 5 },
+  { model: "architectures/gemma3_text", given: 7, length: 24, recent: 3 },
+  { model: "architectures/phi3", given: 8, length: 40, recent: 8 },
+  { model: "architectures/olmo2", given: 4, length: 14, recent: 4 },
+];
+
+for (const { model, given, length, recent } of CASES) {
+  Deno.test(`WindowSampler writes what ${model} generates: ${given} of ${length} tokens given, ${recent} recent`, async () => {
+    const path = `tests/fixtures/${model}`;
+    const prompts = Array.from({ length: 3 }, (_, at) => Array.from({ length: given }, (_, i) => 7 + 31 * at + 5 * i));
+    await using runtime = await openRuntime({ threads: 1 });
+    await using sampler = await openWindowSampler(path, runtime, { length, dtype: "f32", recent });
+    const windows = await sampler.write({ prompts, length, seed: 3 });
+    assertEquals(windows, await twin(path, prompts, length, 3));
+    // Another number of windows, with the same session.
+    const [first] = await sampler.write({ prompts: prompts.slice(0, 1), length, seed: 3 });
+    assertEquals(first, windows[0]);
+  });
+}
+
+Deno.test("openWindowSampler() refuses windows beyond the model's context", async () => {
+  await using runtime = await openRuntime({ threads: 1 });
+  await assertRejects(
+    () => openWindowSampler("tests/fixtures/tiny-llama", runtime, { length: 100_000, dtype: "f32" }),
+    RangeError,
+    "set calibration.length",
+  );
+});
