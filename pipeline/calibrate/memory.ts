@@ -12,6 +12,8 @@ import { mostLogits } from "./head.ts";
 
 /** Arenas of training sessions, over what is alive at once: freed pieces are not always where the next one fits. */
 const ARENA = 1.5;
+/** The same of importance, whose passes leave less behind. */
+const STATISTICS_ARENA = 1.25;
 /** Bytes of the losses' sessions, over those of one chunk's logits. */
 const CROSS_ENTROPY_ARENA = 6.5;
 const DIVERGENCE_ARENA = 11;
@@ -69,7 +71,7 @@ export function importanceBytes(
   const weights = 4 * weightsOf(largestBlock(run));
   if (!options.backward) return table + stored + weights + ARENA * graphBytes(run, "input-statistics", batch, "frozen");
   return 2 * table + stored + weights + lossBytes(run, batch, CROSS_ENTROPY_ARENA) +
-    graphBytes(run, "forward", batch, "frozen") + graphBytes(run, "statistics", batch, "frozen");
+    STATISTICS_ARENA * (graphBytes(run, "forward", batch, "frozen") + graphBytes(run, "statistics", batch, "frozen"));
 }
 
 /** Of the tuning of a block: the weights with gradient and moments and a session, or without them the factorization of a layer. */
