@@ -24,7 +24,7 @@ export const budgetEntries = {
   maxBits: v.optional(Bits),
   /**
    * Most groups of consecutive blocks in which layers of one role and shape share a middle dimension, so that the blocks of a
-   * group have one structure and, when they are tuned and distilled, the same sessions. Where absent, each layer has its own.
+   * group have one structure, and in a distillation the same sessions. Where absent, each layer has its own.
    */
   groups: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))),
   /** Sign bits per weight by regular expression on weight names; of several that match, the last one counts. */
