@@ -33,6 +33,8 @@ import { openStateStore, type StateStore } from "./state_store.ts";
 export interface DistillationOptions {
   readonly length: TrainingLength;
   readonly rates: FactorRates;
+  /** β₁ of AdamW: how much of the mean of gradients a step keeps. */
+  readonly momentum: number;
   /** Tokens a step, in whole windows, two at least. */
   readonly batchTokens: number;
   /** Bytes of latents, scales and moments kept on the device; blocks beyond are kept in files. */
@@ -190,7 +192,7 @@ export async function distilModel(
   using teacher = await openChain(chain, "full", model.blocks.length, (block) => engine.weights(block));
   using inputs = await openChain(chain, "full", 0, (block) => engine.weights(block));
   await using head = await openHead(context.runtime, model, checkpoint);
-  await using optimizer = await openAdamW(context.runtime);
+  await using optimizer = await openAdamW(context.runtime, { beta1: options.momentum });
   using pool = openTensorPool(context.runtime);
   const compressed = new Set(jobs.map(({ name }) => name));
   const blocks: DistilledBlock[] = [];

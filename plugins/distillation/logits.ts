@@ -22,6 +22,8 @@ const options = v.strictObject({
   signRate: rate(2e-2),
   /** Learning rate of scales, in means of their magnitude. */
   scaleRate: rate(1e-2),
+  /** Share of the mean of gradients that a step keeps (β₁ of AdamW). Less is better in short trainings, whose signs turn late otherwise. */
+  momentum: v.optional(v.pipe(v.number(), v.minValue(0), v.ltValue(1)), 0.9),
   /** Tokens a step, in whole windows, two at least. */
   batchTokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 1024),
   /** Bytes of latents, scales and moments that may stay on the device; the rest is kept in files. Default 1 GiB, on a GPU a quarter of the recipe's `deviceMemory`. */

@@ -35,6 +35,22 @@ Deno.test("logitDistillation gives the same factors with state in files as on th
   }
 });
 
+Deno.test("logitDistillation's momentum is that of its optimizer: nothing to a first step, and another path afterwards", async () => {
+  await using run = await openSmallRun();
+  await run.reconstruct({ retuneEpochs: 0, batchTokens: 36 });
+  const [name] = run.factors.keys();
+  const scalesAfter = async (epochs: number, momentum: number) =>
+    (await distil(run, { epochs, momentum })).committed.get(name)!.mid;
+  // a bias-corrected mean of one gradient is that gradient, whatever β₁
+  const [once, light] = [await scalesAfter(1 / 3, 0.9), await scalesAfter(1 / 3, 0.5)];
+  once.forEach((value, at) =>
+    assert(Math.abs(value - light[at]) <= 1e-5 * Math.abs(value), `${value} and ${light[at]}`)
+  );
+  const [longer, lighter] = [await scalesAfter(2, 0.9), await scalesAfter(2, 0.5)];
+  const furthest = Math.max(...longer.map((value, at) => Math.abs(value / lighter[at] - 1)));
+  assert(furthest > 1e-3, `${furthest}`);
+});
+
 Deno.test("logitDistillation goes on from its saved state after an interruption", async () => {
   await using run = await openSmallRun();
   await run.reconstruct({ retuneEpochs: 0, batchTokens: 36 });
