@@ -1,10 +1,12 @@
 """The CUDA kernels of kernels/native/cuda beside cuBLAS (through PyTorch), on one GPU, without ONNX Runtime.
 
-    python bench/peers/kernels_cuda.py LIBRARY [--decode] [--prefill] [--accuracy] [--json FILE]
+    python bench/peers/kernels_cuda.py LIBRARY [--decode] [--rows 1,2,4,8,16] [--prefill] [--accuracy] [--json FILE]
 
 LIBRARY is libdbf_ops_cuda.so as `deno task kernels --cuda` builds it. A layer of shape n×m at b bits is two products with
 k = floor(b·n·m/(n+m)): H = X·Bᵀ (k×m) and Y = H·Aᵀ (n×k). Decode cycles over distinct layers that total at least 512 MB packed
-(as many of cuBLAS's dense ones), recorded once as a CUDA graph and replayed; times are medians of replays.
+(as many of cuBLAS's dense ones), recorded once as a CUDA graph and replayed; times are medians of replays. In the first figure every
+layer waits for the one before; in the second, "4 independent at once", the graph has 4 branches that do not wait for each other, as
+the projections q, k and v of an attention, or gate and up of a feed-forward block, do not.
 """
 
 import argparse
@@ -17,21 +19,23 @@ import torch
 SHAPES = [(4096, 4096), (4096, 14336), (8192, 28672)]
 DISTINCT_BYTES = 512 << 20
 AUTOMATIC, DECODE, WGMMA, MMA = 0, 1, 2, 3
+BRANCHES = 4
 
 
 class Library:
     def __init__(self, path):
         self.library = ctypes.CDLL(path)
         self.library.dbf_cuda_scratch_bytes.restype = ctypes.c_int64
-        self.scratch = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+        # One for each branch: products that run at the same time must not share it.
+        self.scratch = [torch.empty(256 << 20, dtype=torch.uint8, device="cuda") for _ in range(BRANCHES)]
 
-    def __call__(self, x, signs, scale, y, path=AUTOMATIC):
+    def __call__(self, x, signs, scale, y, path=AUTOMATIC, branch=0):
         (M, K), N = x.shape, y.shape[1]
         pointer = lambda tensor: ctypes.c_void_p(tensor.data_ptr())
         size = ctypes.c_int64
         error = self.library.dbf_cuda_binary_matmul(
             int(x.dtype == torch.float16), pointer(x), pointer(signs), pointer(scale), pointer(y), size(M), size(N), size(K),
-            pointer(self.scratch), ctypes.c_void_p(torch.cuda.current_stream().cuda_stream), path)
+            pointer(self.scratch[branch]), ctypes.c_void_p(torch.cuda.current_stream().cuda_stream), path)
         if error:
             raise RuntimeError(f"CUDA error {error} for M={M} N={N} K={K}")
 
@@ -68,6 +72,22 @@ def seconds(record, replays=15):
     return statistics.median(times)
 
 
+def at_once(record):
+    """What enqueues record(0) to record(BRANCHES - 1) on streams of their own, between a fork and a join."""
+    streams = [torch.cuda.Stream() for _ in range(BRANCHES)]
+
+    def all_branches():
+        main = torch.cuda.current_stream()
+        for branch, stream in enumerate(streams):
+            stream.wait_stream(main)
+            with torch.cuda.stream(stream):
+                record(branch)
+        for stream in streams:
+            main.wait_stream(stream)
+
+    return all_branches
+
+
 def copy_rate():
     source = torch.randint(0, 256, (2 << 30,), dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
@@ -94,13 +114,19 @@ def floor(library):
 def decode(library, rate, rows_list, dtype=torch.float16):
     results = []
     for n, m in SHAPES:
-        dense_count = max(2, -(-DISTINCT_BYTES // (2 * n * m)))
+        dense_count = max(BRANCHES, -(-DISTINCT_BYTES // (2 * n * m)))
         dense = [torch.randn(n, m, device="cuda", dtype=torch.float16) for _ in range(dense_count)]
-        dense_time = {}
+        dense_time, dense_at_once = {}, {}
         for rows in rows_list:
             x = torch.randn(rows, m, device="cuda", dtype=torch.float16)
-            out = torch.empty(rows, n, device="cuda", dtype=torch.float16)
-            dense_time[rows] = seconds(lambda: [torch.matmul(x, w.T, out=out) for w in dense]) / dense_count
+            outs = [torch.empty(rows, n, device="cuda", dtype=torch.float16) for _ in range(BRANCHES)]
+
+            def dense_layers(branch, step):
+                for w in dense[branch::step]:
+                    torch.matmul(x, w.T, out=outs[branch])
+
+            dense_time[rows] = seconds(lambda: dense_layers(0, 1)) / dense_count
+            dense_at_once[rows] = seconds(at_once(lambda branch: dense_layers(branch, BRANCHES))) / dense_count
         del dense
         for bits in (1, 2):
             k = middle(n, m, bits)
@@ -112,26 +138,31 @@ def decode(library, rate, rows_list, dtype=torch.float16):
             second += [packed(n, k) for _ in range(count - 1)]
             for rows in rows_list:
                 x = torch.randn(rows, m, device="cuda", dtype=dtype)
-                h = torch.empty(rows, k, device="cuda", dtype=dtype)
-                y = torch.empty(rows, n, device="cuda", dtype=dtype)
+                h = torch.empty(BRANCHES, rows, k, device="cuda", dtype=dtype)
+                y = torch.empty(BRANCHES, rows, n, device="cuda", dtype=dtype)
                 mid = torch.full((k,), m**-0.5, device="cuda", dtype=dtype)
                 a = torch.full((n,), k**-0.5, device="cuda", dtype=dtype)
 
-                def run(path=AUTOMATIC):
-                    for f, s in zip(first, second):
-                        library(x, f, mid, h, path)
-                        library(h, s, a, y, path)
+                def run(path=AUTOMATIC, branch=0, step=1):
+                    for f, s in zip(first[branch::step], second[branch::step]):
+                        library(x, f, mid, h[branch], path, branch)
+                        library(h[branch], s, a, y[branch], path, branch)
 
                 time = seconds(run) / count
+                together = seconds(at_once(lambda branch: run(AUTOMATIC, branch, BRANCHES))) / count
                 # Where few rows become many: what the prefill kernels would take.
                 as_prefill = {name: seconds(lambda: run(path)) / count * 1e6 for name, path in (("wgmma", WGMMA), ("mma", MMA))
                               if rows >= 4 and (name == "mma" or k % 8 == 0)}
                 results.append(dict(shape=[n, m], bits=bits, k=k, rows=rows, layers=count, bytes=layer_bytes, us=time * 1e6,
                                     ofCopy=layer_bytes / time / rate, cublasUs=dense_time[rows] * 1e6,
-                                    faster=dense_time[rows] / time, prefillUs=as_prefill))
+                                    faster=dense_time[rows] / time, atOnceUs=together * 1e6,
+                                    atOnceOfCopy=layer_bytes / together / rate, cublasAtOnceUs=dense_at_once[rows] * 1e6,
+                                    prefillUs=as_prefill))
                 r = results[-1]
                 print(f"decode {n}x{m} {bits} bit {rows:3d} rows: {r['us']:8.2f} us  {layer_bytes / time / 1e12:5.2f} TB/s "
                       f"= {100 * r['ofCopy']:5.1f} % of copy   cuBLAS {r['cublasUs']:8.2f} us ({r['faster']:.2f}x)"
+                      f"   {BRANCHES} independent at once: {r['atOnceUs']:8.2f} us = {100 * r['atOnceOfCopy']:5.1f} %   "
+                      f"cuBLAS {r['cublasAtOnceUs']:8.2f} us"
                       + "".join(f"   as prefill, {name} {us:.2f} us" for name, us in as_prefill.items()), flush=True)
             del first, second
     return results
@@ -205,6 +236,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("library")
     parser.add_argument("--json")
+    parser.add_argument("--rows", default="1,2,4,8,16", help="of X, for --decode")
     for part in ("decode", "prefill", "accuracy"):
         parser.add_argument(f"--{part}", action="store_true")
     options = parser.parse_args()
@@ -219,7 +251,7 @@ def main():
             results["accuracy"] = accuracy(library)
         if everything or options.decode:
             results["floor"] = floor(library)
-            results["decode"] = decode(library, rate, [1, 2, 4, 8, 16])
+            results["decode"] = decode(library, rate, [int(rows) for rows in options.rows.split(",")])
             print("float32:")
             results["decodeFloat32"] = decode(library, rate, [1], torch.float32)
         if everything or options.prefill:
