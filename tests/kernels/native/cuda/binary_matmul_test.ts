@@ -8,7 +8,11 @@ const program = `${here}binary_matmul_test.cu`;
 
 async function runs(command: string, ...args: string[]): Promise<boolean> {
   const options = { args, stdout: "null", stderr: "null" } as const;
-  return await new Deno.Command(command, options).output().then(({ success }) => success, () => false);
+  try {
+    return (await new Deno.Command(command, options).output()).success;
+  } catch {
+    return false; // a command that is not there is refused before there is a promise
+  }
 }
 
 /** Output and exit code of a program. */
