@@ -4,6 +4,7 @@
  * @module
  */
 import { processorFlags } from "../kernels/runtime/processor_flags.ts";
+import { sessionThreads } from "../kernels/runtime/session_threads.ts";
 import type { Runtime } from "../kernels/runtime/types.ts";
 import { checkpointIdentity, type Fingerprint } from "./artefact/fingerprint.ts";
 import { hashWindows } from "./calibrate/windows.ts";
@@ -31,7 +32,7 @@ export function machineFields(
   return {
     provider: runtime.provider,
     onnxruntime: `${runtime.version} (${runtime.binding})`,
-    threads: recipe.threads ?? navigator.hardwareConcurrency,
+    threads: sessionThreads(runtime.provider, recipe.threads, undefined) ?? navigator.hardwareConcurrency,
     instructionSet: [
       instructionSet(),
       runtime.nativeKernels?.isa ?? "portable",

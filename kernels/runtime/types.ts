@@ -151,7 +151,7 @@ export interface Session extends AsyncDisposable {
 export interface RuntimeOptions {
   /** Default `"cpu"`. There is no fallback: an absent provider is an error that says what is missing. */
   readonly provider?: Provider;
-  /** Default threads of its sessions; by default one a core. */
+  /** Default threads of its sessions; by default one a core on the CPU, and 1 on a GPU. */
   readonly threads?: number;
   /** `"c-api"` needs FFI permission; `"auto"` (default) takes it where permitted and onnxruntime-node otherwise, and says so in {@linkcode Runtime.binding}. */
   readonly binding?: "auto" | "c-api" | "onnxruntime-node";

@@ -14,7 +14,7 @@ import { isOverride, setField } from "./set_field.ts";
 /** Flags that choose where and with how much of the machine to compute. */
 export const COMPUTE_FLAGS: FlagTable = {
   provider: { kind: "text", choices: ["cpu", "cuda", "webgpu"], help: "where to compute (default cpu)" },
-  threads: { kind: "integer", min: 1, help: "threads inside an operator (default one a core)" },
+  threads: { kind: "integer", min: 1, help: "threads inside an operator (default one a core; on a GPU 1)" },
 };
 
 /** Flags that load stages of others. */

@@ -213,7 +213,7 @@ export interface Recipe {
   /** Bits of a head of its own in the exported model; as `dtype` where absent. */
   readonly head?: TableBits;
   readonly provider: "cpu" | "cuda" | "webgpu";
-  /** Threads inside an operator; one a core where absent. */
+  /** Threads inside an operator; one a core where absent, on a GPU 1. */
   readonly threads?: number;
   /**
    * Bytes of the GPU's memory that activations, training state and caches may fill, for the providers `cuda` (16 GiB where absent)

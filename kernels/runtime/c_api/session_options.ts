@@ -4,6 +4,7 @@
  * @module
  */
 import type { NativeLibrary } from "../native_library.ts";
+import { sessionThreads } from "../session_threads.ts";
 import type { Provider, SessionOptions } from "../types.ts";
 import type { Environment } from "./environment.ts";
 import { cString, cStrings, newWords } from "./memory.ts";
@@ -69,7 +70,7 @@ function configure(
     );
   }
   check(api, api.SetSessionGraphOptimizationLevel(target, level), `set the optimization level of ${name}`);
-  const threads = options.threads ?? defaults.threads;
+  const threads = sessionThreads(defaults.provider, defaults.threads, options.threads);
   if (threads !== undefined) {
     if (!Number.isSafeInteger(threads) || threads < 1) {
       throw new RangeError(`Cannot load ${name} with ${threads} threads: it must be an integer of at least 1`);

@@ -18,6 +18,7 @@ import type {
 import { checkData, elementBytes, elementCount, newData } from "../dtype.ts";
 import { deviceMemoryOf } from "../device_memory.ts";
 import { checkFeeds, chooseOutputs } from "../feeds.ts";
+import { sessionThreads } from "../session_threads.ts";
 
 type Ort = typeof ort;
 
@@ -165,7 +166,7 @@ export async function openNodeBinding(options: RuntimeOptions = {}): Promise<Run
       if (sessionOptions.requirePlacement?.length && provider !== "cpu") {
         throw new Error(`Cannot check node placement of ${name} through onnxruntime-node: use binding "c-api"`);
       }
-      const threads = sessionOptions.threads ?? options.threads;
+      const threads = sessionThreads(provider, options.threads, sessionOptions.threads);
       const executionProvider = provider === "cuda"
         ? { name: "cuda", deviceId: options.device ?? 0, useTf32: sessionOptions.tf32 === false ? 0 : 1 }
         : provider;
