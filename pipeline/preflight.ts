@@ -35,7 +35,7 @@ export function planInput(
   const device = { provider: recipe.provider, deviceMemory: deviceMemoryOf(recipe.provider, recipe.deviceMemory) };
   /** Tokens of a stage that takes at most `most` whose activations are in files. */
   const inFiles = (most: number): number => {
-    if (windows === 0) return 0;
+    if (windows === 0 || most === 0) return 0;
     const shape = { windows: windowsWithin(windows, length, most), tokens: length, features: chosen.model.hiddenSize };
     return staysResident(device, shape) ? 0 : shape.windows * length;
   };
@@ -51,7 +51,9 @@ export function planInput(
     scratch: {
       calibrationTokens,
       blockTokens: Math.max(0, ...stages.reconstruction.map((stage) => inFiles(stage.calibrationTokens))),
-      teacherTokens: stages.distillation === undefined ? 0 : inFiles(Infinity),
+      teacherTokens: inFiles(
+        stages.distillation?.keptTokens({ windows, tokens: length, features: chosen.model.hiddenSize }, device) ?? 0,
+      ),
       distillation: stages.distillation !== undefined,
     },
   };

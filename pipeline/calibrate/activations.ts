@@ -7,10 +7,14 @@ import type { Runtime, Tensor } from "../../kernels/runtime/types.ts";
 import { readFloats } from "./engine.ts";
 import { freeArrays, moveToTensor } from "./move_array.ts";
 
-/** Activations `(windows, tokens, features)` f32. */
-export interface Activations extends Disposable, ActivationShape {
+/** Activations `(windows, tokens, features)` f32 that can be taken. */
+export interface ActivationSource extends Disposable, ActivationShape {
   /** Windows in the order asked for, `(indices.length, tokens, features)`, on the device; the caller disposes it. */
   tensor(indices: readonly number[]): Promise<Tensor>;
+}
+
+/** Activations that are stored. */
+export interface Activations extends ActivationSource {
   /** Stores consecutive windows from `first` on, `(any, tokens, features)`; takes the tensor over. */
   write(first: number, data: Tensor): Promise<void>;
 }

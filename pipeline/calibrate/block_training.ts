@@ -5,7 +5,7 @@
  */
 import type { BlockDescription } from "../model/types.ts";
 import type { Factors } from "../stream/stage.ts";
-import type { Activations } from "./activations.ts";
+import type { ActivationSource } from "./activations.ts";
 import { type AdamW, disposeVector, trainedVector } from "./adamw.ts";
 import { type TrainingLength, trainingSteps } from "./batch_size.ts";
 import { blockLayout, type LinearTreatment } from "./block_graph.ts";
@@ -41,8 +41,8 @@ export interface BlockRun {
   readonly options: ReconstructionOptions;
   /** Windows a step. */
   readonly batch: number;
-  readonly inputs: Activations;
-  readonly targets: Activations;
+  readonly inputs: ActivationSource;
+  readonly targets: ActivationSource;
   /** Norms, biases, the loss weights, and `weight/ROLE` of factorized or kept linears. */
   readonly frozen: Feeds;
   readonly seed: number;

@@ -6,10 +6,9 @@
 import { dirname, join } from "node:path";
 import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { BlockDescription } from "../model/types.ts";
-import { type Activations, batchesOf, openActivations } from "./activations.ts";
-import { openEmbedding } from "./embedding.ts";
+import { type Activations, type ActivationSource, batchesOf, openActivations } from "./activations.ts";
+import { embeddedWindows } from "./embedding.ts";
 import { type BlockEngine, disposeFeeds, emptyOutputs, type Feeds, feedsFor } from "./engine.ts";
-import { moveToTensor } from "./move_array.ts";
 import { residentChains, staysResident } from "./resident_chains.ts";
 import { hashWindows } from "./windows.ts";
 
@@ -55,7 +54,7 @@ export async function dropOtherChains({ directory, engine }: ChainOptions): Prom
 }
 
 function fileOf(directory: string, kind: ChainKind, block: number): string {
-  return block === 0 ? `${directory}/embedding.f32` : `${directory}/${kind}.${block}.f32`;
+  return `${directory}/${kind}.${block}.f32`;
 }
 
 function shapeOf({ windows, engine }: ChainOptions) {
@@ -110,7 +109,7 @@ export async function advanceChain(
   options: ChainOptions,
   kind: ChainKind,
   block: BlockDescription,
-  input: Activations,
+  input: ActivationSource,
   feeds: Feeds,
 ): Promise<Activations> {
   const { engine, batch, signal } = options;
@@ -134,29 +133,19 @@ export async function advanceChain(
 
 /**
  * The input of the block at position `target` (the number of blocks: the output of the model), from its file, or computed from the nearest
- * earlier block whose file is there.
+ * earlier block whose file is there. That of the first block is embedded whenever it is asked for.
  */
 export async function openChain(
   options: ChainOptions,
   kind: ChainKind,
   target: number,
   weights: ChainWeights,
-): Promise<Activations> {
+): Promise<ActivationSource> {
   const { engine } = options;
   let at = target;
-  let input = openExisting(options, kind, at);
-  while (input === undefined && at > 0) input = openExisting(options, kind, --at);
-  if (input === undefined) {
-    using embed = await openEmbedding(engine.checkpoint, engine.model);
-    const { tokens, features } = shapeOf(options);
-    await writeWhole(options, fileOf(options.directory, kind, 0), async (file) => {
-      for (const indices of batchesOf(options.windows.length, options.batch)) {
-        const rows = embed(indices.map((index) => options.windows[index]));
-        await file.write(indices[0], moveToTensor(engine.runtime, rows, [indices.length, tokens, features]));
-      }
-    });
-    input = openExisting(options, kind, 0)!;
-  }
+  let input: ActivationSource | undefined;
+  while (at > 0 && (input = openExisting(options, kind, at)) === undefined) at--;
+  input ??= embeddedWindows(engine.runtime, engine.checkpoint, engine.model, options.windows);
   for (; at < target; at++) {
     const block = engine.model.blocks[at];
     const feeds = { ...await engine.vectors(block), ...await weights(block) };
@@ -169,9 +158,9 @@ export async function openChain(
   return input;
 }
 
-/** Removes a block's input; the embeddings stay. */
+/** Removes a block's input; nothing is stored of the first block's. */
 export function dropChain(options: ChainOptions, kind: ChainKind, block: number): void {
-  if (block === 0) return;
+  if (block <= 0) return;
   const path = fileOf(options.directory, kind, block);
   if (isResident(options)) return residentChains(options.engine.runtime).drop(path);
   try {

@@ -15,7 +15,7 @@ export type DeviceUse =
   | "generation caches"
   /** Latents, scales and moments of a distillation. */
   | "training state"
-  /** Activations of all windows at one block; a reconstruction has five such sets, a distillation three beside its state. */
+  /** Activations of all windows at one block; a reconstruction has four such sets, a distillation two beside its state. */
   | "one set of activations";
 
 /** Shares of {@linkcode Runtime.deviceMemory}; sessions and weights need the rest. */

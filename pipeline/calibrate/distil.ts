@@ -7,7 +7,7 @@
 import type { Tensor } from "../../kernels/runtime/types.ts";
 import type { BlockDescription } from "../model/types.ts";
 import type { Factors, StageContext, StageIO } from "../stream/stage.ts";
-import { type Activations, batchesOf } from "./activations.ts";
+import { type ActivationSource, batchesOf } from "./activations.ts";
 import { type AdamW, openAdamW } from "./adamw.ts";
 import { batchWindows, type TrainingLength, trainingSteps } from "./batch_size.ts";
 import type { BlockGraphKind, LinearTreatment } from "./block_graph.ts";
@@ -20,7 +20,8 @@ import {
   trainedFactors,
   treatments,
 } from "./block_state.ts";
-import { chainDirectory, type ChainOptions, dropOtherChains, openChain } from "./chain.ts";
+import { chainDirectory } from "./chain.ts";
+import { embeddedWindows } from "./embedding.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, openBlockEngine } from "./engine.ts";
 import { type Head, openHead } from "./head.ts";
 import { cosineFactor } from "./schedule.ts";
@@ -28,9 +29,12 @@ import { shuffledBatches } from "./shuffle.ts";
 import { freeArrays } from "./move_array.ts";
 import { type LentTensor, openTensorPool, owned, type TensorPool } from "./tensor_pool.ts";
 import { openStateStore, type StateStore } from "./state_store.ts";
+import { openTeacher } from "./teacher.ts";
 
 /** How a distillation trains. */
 export interface DistillationOptions {
+  /** Bytes of the teacher's hidden states at once, see {@linkcode openTeacher}; the result is the same whatever it is. */
+  readonly teacherBytes: number;
   readonly length: TrainingLength;
   readonly rates: FactorRates;
   /** β₁ of AdamW: how much of the mean of gradients a step keeps. */
@@ -103,7 +107,7 @@ async function forwardBlock(run: DistillationRun, each: DistilledBlock, x: Tenso
 async function perplexityOn(
   run: DistillationRun,
   windows: readonly Int32Array[],
-  inputs: Activations,
+  inputs: ActivationSource,
   batch: number,
 ): Promise<number> {
   let loss = 0;
@@ -177,20 +181,24 @@ export async function distilModel(
   stage: string,
 ): Promise<StageIO["distillation"]["output"]> {
   const { model, checkpoint, jobs, calibration } = input;
+  const { teacherBytes, ...training } = options;
   const batch = batchWindows(options.batchTokens, calibration, stage, 2);
   const tokens = calibration[0].length;
   await using engine = openBlockEngine(context.runtime, model, checkpoint);
-  const chain: ChainOptions = {
+  const steps = trainingSteps(options.length, calibration.length, batch, tokens);
+  const batches = shuffledBatches(calibration.length, batch, jobs[0]?.seed ?? 0);
+  const { scratch, signal } = context;
+  const chain = {
     engine,
     windows: calibration,
-    directory: chainDirectory(context.scratch, calibration),
+    directory: chainDirectory(scratch, calibration),
+    scratch,
     batch,
-    signal: context.signal,
+    signal,
   };
-  await dropOtherChains(chain);
   // What the full-precision model's last block gives is all that is needed of the teacher.
-  using teacher = await openChain(chain, "full", model.blocks.length, (block) => engine.weights(block));
-  using inputs = await openChain(chain, "full", 0, (block) => engine.weights(block));
+  using teacher = openTeacher(chain, batches, steps, teacherBytes);
+  using inputs = embeddedWindows(context.runtime, checkpoint, model, calibration);
   await using head = await openHead(context.runtime, model, checkpoint);
   await using optimizer = await openAdamW(context.runtime, { beta1: options.momentum });
   using pool = openTensorPool(context.runtime);
@@ -200,7 +208,7 @@ export async function distilModel(
     runtime: context.runtime,
     directory: `${context.scratch}/distillation`,
     residentBytes: options.residentBytes,
-    identity: JSON.stringify([options, jobs.map(({ name, rank }) => [name, rank]), calibration.length, tokens]),
+    identity: JSON.stringify([training, jobs.map(({ name, rank }) => [name, rank]), calibration.length, tokens]),
   });
   const first = await store.resume();
   for (const block of model.blocks) {
@@ -215,14 +223,12 @@ export async function distilModel(
     blocks.push({ block, linears: treatments(block, before), vectors, before: slim });
   }
   const run: DistillationRun = { engine, blocks, store, optimizer, head, pool };
-  const steps = trainingSteps(options.length, calibration.length, batch, tokens);
-  const batches = shuffledBatches(calibration.length, batch, jobs[0]?.seed ?? 0);
   let running = Number.NaN;
   let saved = performance.now();
   for (let step = first; step < steps; step++) {
     context.signal.throwIfAborted();
     const indices = batches(step);
-    using target = await teacher.tensor(indices);
+    using target = await teacher.tensor(step);
     const data = { input: await inputs.tensor(indices), teacher: target };
     const loss = await distilStep(run, data, step, cosineFactor(step, steps));
     running = Number.isNaN(running) ? loss : (1 - LOSS_SMOOTHING) * running + LOSS_SMOOTHING * loss;

@@ -3,39 +3,91 @@
  *
  * @module
  */
+import type { Runtime } from "../../kernels/runtime/types.ts";
 import type { CheckpointReader } from "../checkpoint/types.ts";
 import type { ModelDescription } from "../model/types.ts";
-import { freeArrays } from "./move_array.ts";
+import type { ActivationSource } from "./activations.ts";
+import { freeArrays, moveToTensor } from "./move_array.ts";
 
 /** Embeds windows of token ids: `(windows, tokens, hidden)` f32, scaled as the model says. */
 export interface Embed extends Disposable {
-  (windows: readonly Int32Array[]): Float32Array;
+  (windows: readonly Int32Array[]): Promise<Float32Array>;
+}
+
+/** Most bytes of rows that are kept once read: 29 thousand rows of SmolLM2-135M, 2 thousand of a model of width 8192. */
+const KEPT_BYTES = 2 ** 26;
+
+/** Most bytes that an open embedding holds. */
+export function embeddingBytes({ vocabularySize, hiddenSize }: ModelDescription): number {
+  return Math.min(4 * vocabularySize * hiddenSize, KEPT_BYTES);
 }
 
 /**
- * Reads the embedding matrix and returns a function that looks rows up; the matrix is held as long as the function is.
+ * Returns a function that looks rows of the embedding matrix up. The matrix is never read as a whole: rows are read when a
+ * token first needs them and kept up to `keptBytes` (64 MiB), which the frequent tokens fill; of the others each is read once a call.
  *
  * @throws {RangeError} from the returned function when a token id is outside the vocabulary.
  */
-export async function openEmbedding(checkpoint: CheckpointReader, model: ModelDescription): Promise<Embed> {
-  const table = await checkpoint.tensor(model.embedding).read();
+export function openEmbedding(
+  checkpoint: Pick<CheckpointReader, "tensor">,
+  model: Pick<ModelDescription, "embedding" | "hiddenSize" | "embeddingScale">,
+  keptBytes = KEPT_BYTES,
+): Embed {
+  const table = checkpoint.tensor(model.embedding);
   const { hiddenSize, embeddingScale } = model;
-  const entries = table.length / hiddenSize;
-  const embed = (windows: readonly Int32Array[]) => {
+  const [entries] = table.shape;
+  const most = Math.min(entries, Math.floor(keptBytes / 4 / hiddenSize));
+  const kept = new Float32Array(most * hiddenSize);
+  const slots = new Map<number, number>();
+  const embed = async (windows: readonly Int32Array[]) => {
     const tokens = windows[0]?.length ?? 0;
     const rows = new Float32Array(windows.length * tokens * hiddenSize);
+    /** Where in `rows` the first of those tokens is that are not kept. */
+    const places = new Map<number, number>();
     let at = 0;
     for (const window of windows) {
       for (const token of window) {
         if (token < 0 || token >= entries) {
           throw new RangeError(`Cannot embed token ${token}: the vocabulary has ${entries} entries`);
         }
-        rows.set(table.subarray(token * hiddenSize, (token + 1) * hiddenSize), at);
+        const slot = slots.get(token), place = places.get(token);
+        if (slot !== undefined) rows.set(kept.subarray(slot * hiddenSize, (slot + 1) * hiddenSize), at);
+        else if (place !== undefined) rows.copyWithin(at, place, place + hiddenSize);
+        else {
+          const row = await table.readRows(token, token + 1);
+          rows.set(row, at);
+          if (slots.size < most) {
+            kept.set(row, slots.size * hiddenSize);
+            slots.set(token, slots.size);
+          } else places.set(token, at);
+          freeArrays([row]);
+        }
         at += hiddenSize;
       }
     }
     if (embeddingScale !== 1) { for (let index = 0; index < rows.length; index++) rows[index] *= embeddingScale; }
     return rows;
   };
-  return Object.assign(embed, { [Symbol.dispose]: () => freeArrays([table]) });
+  return Object.assign(embed, { [Symbol.dispose]: () => freeArrays([kept]) });
+}
+
+/** Embeddings of windows as activations that are made when they are asked for and stored nowhere. */
+export function embeddedWindows(
+  runtime: Runtime,
+  checkpoint: CheckpointReader,
+  model: ModelDescription,
+  windows: readonly Int32Array[],
+): ActivationSource {
+  const embed = openEmbedding(checkpoint, model);
+  const { length: tokens } = windows[0], { hiddenSize: features } = model;
+  return {
+    windows: windows.length,
+    tokens,
+    features,
+    async tensor(indices) {
+      const rows = await embed(indices.map((index) => windows[index]));
+      return moveToTensor(runtime, rows, [indices.length, tokens, features]);
+    },
+    [Symbol.dispose]: () => embed[Symbol.dispose](),
+  };
 }

@@ -10,7 +10,7 @@ import { createGraph } from "../graph/graph.ts";
 import { add, div, gatherElements, gemm, max, mul, sqrt, squeeze, sub, transpose, unsqueeze } from "../graph/ops.ts";
 import type { Graph } from "../graph/types.ts";
 import type { BlockDescription } from "../model/types.ts";
-import { type Activations, batchesOf } from "./activations.ts";
+import { type ActivationSource, batchesOf } from "./activations.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, readFloats } from "./engine.ts";
 import { moveToTensor } from "./move_array.ts";
 import type { WeightCorrection } from "./reconstruct.ts";
@@ -94,7 +94,7 @@ export function errorCompensation(
     let sums = { covariance: zero(), cross: zero() };
     for (const indices of batchesOf(windows, options.batch)) {
       const session = await engine.session(block, { kind: "capture", batch: indices.length, tokens, linears });
-      const rowsOf = async (of: Activations, feeds: Feeds): Promise<Tensor> => {
+      const rowsOf = async (of: ActivationSource, feeds: Feeds): Promise<Tensor> => {
         using x = await of.tensor(indices);
         return (await session.run(feedsFor(session, frozen, feeds, { x }), { outputs: [name] }))[name];
       };

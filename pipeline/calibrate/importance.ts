@@ -91,7 +91,7 @@ async function gather(
       clipQuantile,
       linears: new Map(blocks[block].linears.map(({ role }) => [role, "frozen"])),
     });
-  using embed = await openEmbedding(engine.checkpoint, model);
+  using embed = openEmbedding(engine.checkpoint, model);
   await using head = backward ? await openHead(runtime, model, engine.checkpoint) : undefined;
   /** Runs a graph of a block on one batch; what it returns beside `kept` is added to the sums. */
   const runOn = async (
@@ -113,7 +113,11 @@ async function gather(
   for (const indices of chunks) {
     const parts = batchesOf(indices.length, batch).map((part) => part.map((index) => windows[indices[index]]));
     // stored[block][part]: input of the block; after the last block, the model's output
-    let stored = [parts.map((part) => moveToTensor(runtime, embed(part), [part.length, tokens, hiddenSize]))];
+    const embedded: Tensor[] = [];
+    for (const part of parts) {
+      embedded.push(moveToTensor(runtime, await embed(part), [part.length, tokens, hiddenSize]));
+    }
+    let stored = [embedded];
     for (let block = 0; block < blocks.length; block++) {
       signal?.throwIfAborted();
       const feeds = { ...await engine.vectors(blocks[block]), ...await engine.weights(blocks[block]) };

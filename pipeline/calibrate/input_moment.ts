@@ -9,7 +9,7 @@ import { createGraph } from "../graph/graph.ts";
 import { gemm } from "../graph/ops.ts";
 import type { Graph } from "../graph/types.ts";
 import type { BlockDescription } from "../model/types.ts";
-import { type Activations, batchesOf } from "./activations.ts";
+import { type ActivationSource, batchesOf } from "./activations.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor } from "./engine.ts";
 import { moveToTensor } from "./move_array.ts";
 import { evenlyChosen } from "./windows.ts";
@@ -30,7 +30,7 @@ export interface MomentRun {
   readonly engine: BlockEngine;
   readonly block: BlockDescription;
   /** Inputs of the block in the compressed model. */
-  readonly inputs: Activations;
+  readonly inputs: ActivationSource;
   /** Windows a run. */
   readonly batch: number;
   /** Norms, biases, and `weight/ROLE` of linears that are factorized already or kept. */

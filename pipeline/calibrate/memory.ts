@@ -8,7 +8,9 @@ import { liveBytes } from "../graph/live_bytes.ts";
 import type { BlockDescription } from "../model/types.ts";
 import type { RunShape } from "../stream/stage.ts";
 import { type BlockGraphKind, buildBlockGraph, type LinearTreatment } from "./block_graph.ts";
+import { embeddingBytes } from "./embedding.ts";
 import { mostLogits } from "./head.ts";
+import { teacherWindows } from "./teacher.ts";
 
 /** Arenas of training sessions, over what is alive at once: freed pieces are not always where the next one fits. */
 const ARENA = 1.5;
@@ -57,7 +59,7 @@ function lossBytes({ model, calibration: { tokens } }: RunShape, batch: number, 
   return arena * 4 * vocabularySize * Math.min(batch * tokens, Math.max(1, mostLogits("cpu") / vocabularySize));
 }
 
-/** Of importance: the stored inputs of a chunk, tables of embedding and head, the block's weights, and sessions. */
+/** Of importance: the stored inputs of a chunk, rows of the embedding and the head, the block's weights, and sessions. */
 export function importanceBytes(
   run: RunShape,
   options: { readonly batchTokens: number; readonly storeBytes: number; readonly backward: boolean },
@@ -65,12 +67,14 @@ export function importanceBytes(
   const { model, calibration: { windows, tokens } } = run;
   if (windows === 0) return 0;
   const batch = batchOf(run, options.batchTokens);
-  const table = 4 * model.vocabularySize * model.hiddenSize;
+  const head = 4 * model.vocabularySize * model.hiddenSize, embedding = embeddingBytes(model);
   const perWindow = 4 * tokens * model.hiddenSize * (options.backward ? model.blocks.length + 2 : 3);
   const stored = perWindow * Math.min(windows, Math.max(batch, Math.floor(options.storeBytes / perWindow)));
   const weights = 4 * weightsOf(largestBlock(run));
-  if (!options.backward) return table + stored + weights + ARENA * graphBytes(run, "input-statistics", batch, "frozen");
-  return 2 * table + stored + weights + lossBytes(run, batch, CROSS_ENTROPY_ARENA) +
+  if (!options.backward) {
+    return embedding + stored + weights + ARENA * graphBytes(run, "input-statistics", batch, "frozen");
+  }
+  return embedding + head + stored + weights + lossBytes(run, batch, CROSS_ENTROPY_ARENA) +
     STATISTICS_ARENA * (graphBytes(run, "forward", batch, "frozen") + graphBytes(run, "statistics", batch, "frozen"));
 }
 
@@ -85,12 +89,19 @@ export function tuningBytes(run: RunShape, { batchTokens }: { readonly batchToke
   return GARBAGE_BYTES + Math.max(tuning, forward, weights + Math.max(kept, largest));
 }
 
-/** Of the distillation: state up to `residentBytes`, one block's state and its gradients, inputs of all blocks, the head, and sessions. */
+/**
+ * Of the distillation: state up to `residentBytes`, one block's state and its gradients, inputs of all blocks, rows of the
+ * embedding, the head, and sessions; where the teacher is computed between steps, a block's weights and the session of that too.
+ */
 export function distillationBytes(
   run: RunShape,
-  { batchTokens, residentBytes }: { readonly batchTokens: number; readonly residentBytes: number },
+  { batchTokens, residentBytes, teacherBytes }: {
+    readonly batchTokens: number;
+    readonly residentBytes: number;
+    readonly teacherBytes: number;
+  },
 ): number {
-  const { model, layers, calibration: { tokens } } = run;
+  const { model, layers, calibration: { windows, tokens } } = run;
   const signs = layers.reduce((sum, { rank, rows, cols }) => sum + rank * (rows + cols), 0);
   const own = new Map<number, number>();
   for (const { block, rank, rows, cols } of layers) own.set(block, (own.get(block) ?? 0) + rank * (rows + cols));
@@ -100,7 +111,10 @@ export function distillationBytes(
   const opened = 12 * signs > residentBytes ? 2 * 12 * largest : 0;
   // half-precision latents of a block, as they were read and decoded, are collected late
   const read = 2 * 2 * largest;
-  return GARBAGE_BYTES + Math.min(residentBytes, 12 * signs) + opened + read + 4 * STEP_VECTORS * largest +
+  const between = teacherWindows({ windows, tokens, features: model.hiddenSize }, batch, teacherBytes) < windows;
+  const teacher = between ? 4 * weightsOf(largestBlock(run)) + ARENA * graphBytes(run, "forward", batch, "frozen") : 0;
+  return GARBAGE_BYTES + teacher + embeddingBytes(model) + Math.min(residentBytes, 12 * signs) + opened + read +
+    4 * STEP_VECTORS * largest +
     4 * batch * tokens * model.hiddenSize * (model.blocks.length + 3) + 4 * model.vocabularySize * model.hiddenSize +
     lossBytes(run, batch, DIVERGENCE_ARENA) +
     ARENA * (graphBytes(run, "backward", batch, "compressed") + graphBytes(run, "forward", batch, "compressed"));

@@ -5,7 +5,7 @@
  */
 import type { BlockDescription } from "../model/types.ts";
 import type { Factors, LayerImportance, LayerJob, StageContext, StageIO } from "../stream/stage.ts";
-import type { Activations } from "./activations.ts";
+import type { ActivationSource } from "./activations.ts";
 import { openAdamW } from "./adamw.ts";
 import { batchWindows } from "./batch_size.ts";
 import { compressionOrder } from "./block_order.ts";
@@ -19,7 +19,7 @@ import { memoryTensor } from "./memory_tensor.ts";
 
 /** What changes a still-dense weight before it is factorized, other than training. */
 export type WeightCorrection = (
-  state: { readonly inputs: Activations; readonly reference: Activations; readonly frozen: Feeds },
+  state: { readonly inputs: ActivationSource; readonly reference: ActivationSource; readonly frozen: Feeds },
   role: string,
   weights: Map<string, Float32Array>,
 ) => Promise<void>;

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Runtime, Session, Tensor } from "../../kernels/runtime/types.ts";
-import type { Activations } from "./activations.ts";
+import type { ActivationSource } from "./activations.ts";
 import type { AdamW, TrainedVector } from "./adamw.ts";
 import { disposeFeeds, emptyOutputs, type Feeds, feedsFor, readScalar } from "./engine.ts";
 import { cosineFactor } from "./schedule.ts";
@@ -20,8 +20,8 @@ export interface TuneOptions {
   readonly feeds: Feeds;
   /** What is trained, by input name: `dense`, `latents`, `scales`. Its tensors are replaced. */
   readonly trained: Readonly<Record<string, TrainedVector>>;
-  readonly inputs: Activations;
-  readonly targets: Activations;
+  readonly inputs: ActivationSource;
+  readonly targets: ActivationSource;
   /** Windows a step; the session's. */
   readonly batch: number;
   /** More than 0. */

@@ -11,7 +11,7 @@ export interface ScratchUse {
   readonly calibrationTokens: number;
   /** Those of them whose activations are in files while blocks are made; none where they stay on a GPU. */
   readonly blockTokens: number;
-  /** The same while the whole model is distilled. */
+  /** Those whose activations a distillation keeps in files at once. */
   readonly teacherTokens: number;
   /** Floats of a token's state between blocks. */
   readonly hiddenSize: number;
@@ -19,10 +19,10 @@ export interface ScratchUse {
   readonly distillation: boolean;
 }
 
-/** Files of block inputs at once: embeddings, and before and after a block of the full-precision and the compressed chain. */
-const CHAIN_FILES = 5;
-/** The same of a distillation, which has all tokens: embeddings, and before and after a block of the full-precision chain. */
-const TEACHER_FILES = 3;
+/** Files of block inputs at once: before and after a block of the full-precision and the compressed chain. */
+const CHAIN_FILES = 4;
+/** The same of a distillation: before and after a block of the full-precision chain. */
+const TEACHER_FILES = 2;
 /** f32 vectors of a sign in training: the latent and its two moments. */
 const STATE_VECTORS = 3;
 /** Copies of these: the working one beyond what fits the device, the last saved one, and the next while it is written. */

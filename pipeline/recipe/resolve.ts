@@ -6,6 +6,7 @@
 import * as v from "valibot";
 import { nearestNames } from "../checkpoint/nearest.ts";
 import { withinTokens } from "../plan/run_shape.ts";
+import type { Runtime } from "../../kernels/runtime/types.ts";
 import type { StorageOf } from "../plan/sizes.ts";
 import { dbfStorage } from "../plan/storage.ts";
 import type {
@@ -37,6 +38,11 @@ export interface ResolvedStage<K extends StageKind = StageKind> {
   estimate(layer: LayerShape & { readonly rank: number }): StageEstimate;
   /** Most calibration tokens that it is given; ∞ for all. */
   readonly calibrationTokens: number;
+  /** Most calibration tokens of which a distillation keeps activations at once. */
+  keptTokens(
+    shape: { readonly windows: number; readonly tokens: number; readonly features: number },
+    device: Pick<Runtime, "provider" | "deviceMemory">,
+  ): number;
   /** Peak bytes on a whole run: the stage's own answer, or its largest estimate. */
   peakBytesOf(run: RunShape): number;
   /** What a factorization stores a layer as. */
@@ -106,6 +112,7 @@ export function resolveStage<K extends StageKind>(
     identity: { name: found.name, version: found.version, options },
     estimate: (layer) => found.estimate(layer, options),
     calibrationTokens,
+    keptTokens: (shape, device) => found.keptTokens?.(shape, device, options) ?? Infinity,
     peakBytesOf: (run) =>
       found.peakBytesOf?.(withinTokens(run, calibrationTokens), options) ??
         run.layers.reduce((most, layer) => Math.max(most, found.estimate(layer, options).peakBytes), 0),

@@ -320,6 +320,17 @@ export interface Stage<K extends StageKind = StageKind, S extends OptionsSchema 
    * model's own only where the text has fewer. All of them where absent. `peakBytesOf` and `flopsOf` get a run of so many. Pure and cheap.
    */
   calibrationTokens?(options: v.InferOutput<S>): number;
+  /**
+   * Distillation: most calibration tokens of which it keeps activations at once, on a device or in files. All of them where absent. Pure and
+   * cheap.
+   *
+   * @param shape Of the activations of all windows.
+   */
+  keptTokens?(
+    shape: { readonly windows: number; readonly tokens: number; readonly features: number },
+    device: Pick<Runtime, "provider" | "deviceMemory">,
+    options: v.InferOutput<S>,
+  ): number;
   /** Model and block stages: peak bytes on a whole run, where the largest layer's estimate does not say it. Pure and cheap. */
   peakBytesOf?(run: RunShape, options: v.InferOutput<S>): number;
   /** Model and block stages: useful operations on a whole run, where the sum of the layers' estimates does not say it. Pure and cheap. */

@@ -6,7 +6,9 @@
 import * as v from "valibot";
 import { bytesFor, CPU_BYTES } from "../../pipeline/calibrate/device_memory.ts";
 import { distilModel } from "../../pipeline/calibrate/distil.ts";
+import { distillationFlops } from "../../pipeline/calibrate/flops.ts";
 import { distillationBytes } from "../../pipeline/calibrate/memory.ts";
+import { TEACHER_FILE_BYTES, teacherBytesOf, teacherWindows } from "../../pipeline/calibrate/teacher.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 
 const rate = (otherwise: number) => v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10)), otherwise);
@@ -28,6 +30,11 @@ const options = v.strictObject({
   batchTokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)), 1024),
   /** Bytes of latents, scales and moments that may stay on the device; the rest is kept in files. Default 1 GiB, on a GPU a quarter of the recipe's `deviceMemory`. */
   residentBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0))),
+  /**
+   * Bytes of the teacher's hidden states at once: where those of all windows take more, they are computed for the next steps
+   * only, in every pass. Default 1 GiB, in a file, on a GPU an eighth of the recipe's `deviceMemory`.
+   */
+  teacherBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0))),
   /** Seconds between saves, from which an interrupted run goes on. */
   saveSeconds: v.optional(v.pipe(v.number(), v.minValue(0)), 120),
 });
@@ -38,7 +45,7 @@ const TOKENS = { fast: 2 ** 17, balanced: 2 ** 19, best: 3 * 2 ** 19 } as const;
 /**
  * Trains signs and scales of the whole compressed model by KL divergence of its next-token distribution from the
  * full-precision model's: the step that brings more than all block-wise ones together. The teacher is kept as its last
- * hidden states, one vector a token; blocks are recomputed in the backward pass.
+ * hidden states, one vector a token, of the windows that come next; blocks are recomputed in the backward pass.
  */
 export const logitDistillation: Stage<"distillation", typeof options> = defineStage({
   kind: "distillation",
@@ -49,18 +56,25 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
   options,
   estimate: (
     { rows, cols, rank },
-    { effort, tokens = TOKENS[effort], residentBytes = CPU_BYTES["training state"] },
+    { residentBytes = CPU_BYTES["training state"] },
   ) => ({
     // state, and the values and gradients of one block of about a dozen such layers
     peakBytes: residentBytes + 12 * 4 * 4 * rank * (rows + cols),
-    // forward, the same again in the backward pass, gradients of inputs and of signs: 2 a sign and token each
-    flops: 8 * rank * (rows + cols) * tokens,
   }),
-  peakBytesOf: (run, { batchTokens, residentBytes = CPU_BYTES["training state"] }) =>
-    distillationBytes(run, { batchTokens, residentBytes }),
+  keptTokens: (shape, device, { batchTokens, teacherBytes = teacherBytesOf(device) }) => {
+    const batch = Math.min(shape.windows, Math.max(2, Math.round(batchTokens / shape.tokens)));
+    return shape.tokens * teacherWindows(shape, batch, teacherBytes);
+  },
+  peakBytesOf: (run, { batchTokens, residentBytes = CPU_BYTES["training state"], teacherBytes = TEACHER_FILE_BYTES }) =>
+    distillationBytes(run, { batchTokens, residentBytes, teacherBytes }),
+  // a GPU may keep more of the teacher than a file on the CPU: never less than what is counted
+  flopsOf: (run, { effort, epochs, tokens = TOKENS[effort], batchTokens, teacherBytes = TEACHER_FILE_BYTES }) =>
+    distillationFlops(run, { length: { epochs, tokens }, batchTokens, teacherBytes }),
   run(input, { effort, epochs, tokens = TOKENS[effort], signRate, scaleRate, ...rest }, context) {
     const residentBytes = rest.residentBytes ?? bytesFor(context.runtime, "training state");
+    const teacherBytes = rest.teacherBytes ?? teacherBytesOf(context.runtime);
     const rates = { signs: signRate, scales: scaleRate };
-    return distilModel(input, { ...rest, residentBytes, length: { epochs, tokens }, rates }, context, "logits");
+    const length = { epochs, tokens };
+    return distilModel(input, { ...rest, residentBytes, teacherBytes, length, rates }, context, "logits");
   },
 });

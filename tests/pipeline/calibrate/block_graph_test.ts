@@ -24,7 +24,7 @@ Deno.test("buildBlockGraph() backward gives PyTorch's weight gradients of tiny-l
   await using head = await openHead(runtime, model, checkpoint);
   const windows = golden.windows, tokens = windows[0].length, batch = windows.length;
   const shape = [batch, tokens, model.hiddenSize];
-  const inputs = [(await openEmbedding(checkpoint, model))(windows)];
+  const inputs = [await openEmbedding(checkpoint, model)(windows)];
   for (const block of model.blocks) {
     const session = await engine.session(block, { kind: "forward", batch, tokens, linears: all(block, "frozen") });
     const x = runtime.tensor("float32", inputs[block.index], shape);

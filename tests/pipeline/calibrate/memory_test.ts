@@ -62,7 +62,7 @@ Deno.test("planRun() counts the importance pass by the calibration's tokens", as
   assertEquals(flopsOf("activation", 5000), 2 ** 19 * 2 * 4 * block);
 });
 
-Deno.test("planRun() counts the windows that a stage is given, and all of them for the distillation", async () => {
+Deno.test("planRun() counts the windows that a stage is given, and for the distillation those whose teacher is kept at once", async () => {
   const model = "tests/fixtures/tiny-llama";
   using checkpoint = await openCheckpoint(model);
   const planOf = (sequences: number, tokens: number, deviceMemory?: string) => {
@@ -88,11 +88,22 @@ Deno.test("planRun() counts the windows that a stage is given, and all of them f
   assertEquals(bytesOf(bounded, "fisher-diagonal"), bytesOf(few, "fisher-diagonal"));
   assertEquals(bytesOf(bounded, "block-tuning"), bytesOf(few, "block-tuning"));
   assert(bytesOf(planOf(4096, 2 ** 19), "fisher-diagonal") > bytesOf(few, "fisher-diagonal"));
-  // On disk: five sets of a block's windows, or three of all.
+  // On disk: four sets of a block's windows, or two of the distillation's.
   const set = 4 * 256 * 192;
-  assertEquals(bounded.scratchBytes - few.scratchBytes, (3 * 4096 - 5 * 4) * set);
-  assertEquals(planOf(4096, 2 ** 20).scratchBytes - few.scratchBytes, 5 * (4096 - 4) * set);
-  // 0.75 GiB of activations stay on a GPU where they have an eighth of 6 GiB, and are in files where it is less.
-  assertEquals(planOf(4096, 4 * 256, "6GiB").scratchBytes, few.scratchBytes - 5 * 4 * set);
-  assertEquals(planOf(4096, 4 * 256, "5GiB").scratchBytes, few.scratchBytes + (3 * 4096 - 5 * 4) * set);
+  assertEquals(bounded.scratchBytes - few.scratchBytes, (2 * 4096 - 4 * 4) * set);
+  assertEquals(planOf(4096, 2 ** 20).scratchBytes - few.scratchBytes, 4 * (4096 - 4) * set);
+  // On a GPU they stay there, all or a part; a reconstruction's do where they have an eighth.
+  assertEquals(planOf(4096, 4 * 256, "5GiB").scratchBytes, few.scratchBytes - 4 * 4 * set);
+  assertEquals(planOf(4096, 2 ** 20, "6GiB").scratchBytes, few.scratchBytes - 4 * 4 * set);
+  assertEquals(planOf(4096, 2 ** 20, "5GiB").scratchBytes, few.scratchBytes + (4 * 4096 - 4 * 4) * set);
+  // Beyond 1 GiB, whole batches of 4 windows that fit; a teacher between steps takes memory and time for every pass.
+  const [many, more] = [planOf(8192, 4 * 256), planOf(16384, 4 * 256)];
+  assertEquals(many.scratchBytes - few.scratchBytes, (2 * 5460 - 4 * 4) * set);
+  assertEquals(more.scratchBytes, many.scratchBytes);
+  assertEquals(bytesOf(more, "logits"), bytesOf(many, "logits"));
+  assert(bytesOf(many, "logits") > bytesOf(bounded, "logits"));
+  const flopsOf = ({ stages }: ReturnType<typeof planOf>) => stages.find(({ name }) => name === "logits")!.flops;
+  const block = 2 * 192 * 192 + 2 * 64 * 192 + 3 * 192 * 512;
+  // `balanced` trains on 512 Ki tokens: of 4096 windows all go through the teacher, of 8192 those of the steps
+  assertEquals(flopsOf(bounded) - flopsOf(many), 2 * 4 * block * (4096 * 256 - 2 ** 19));
 });

@@ -35,6 +35,18 @@ Deno.test("logitDistillation gives the same factors with state in files as on th
   }
 });
 
+Deno.test("logitDistillation gives the same factors with a teacher of all windows as with one of one or two steps", async () => {
+  await using run = await openSmallRun();
+  await run.reconstruct({ retuneEpochs: 0, batchTokens: 36 });
+  const whole = await distil(run, { epochs: 3 });
+  const batchBytes = 4 * 36 * run.model.hiddenSize;
+  for (const teacherBytes of [0, batchBytes, 2 * batchBytes]) {
+    const { committed, result } = await distil(run, { epochs: 3, teacherBytes });
+    assertEquals(committed, whole.committed);
+    assertEquals(result, whole.result);
+  }
+});
+
 Deno.test("logitDistillation's momentum is that of its optimizer: nothing to a first step, and another path afterwards", async () => {
   await using run = await openSmallRun();
   await run.reconstruct({ retuneEpochs: 0, batchTokens: 36 });
@@ -51,9 +63,18 @@ Deno.test("logitDistillation's momentum is that of its optimizer: nothing to a f
   assert(furthest > 1e-3, `${furthest}`);
 });
 
-Deno.test("logitDistillation goes on from its saved state after an interruption", async () => {
+for (const batches of [undefined, 2]) {
+  const teacher = batches === undefined ? "of all windows" : `of ${batches} steps`;
+  Deno.test(`logitDistillation goes on from its saved state after an interruption, with a teacher ${teacher}`, async () => {
+    await checkResumed(batches);
+  });
+}
+
+/** Interrupts a distillation of 9 steps after the fifth, which is the first of its chunk of two. */
+async function checkResumed(batches: number | undefined): Promise<void> {
   await using run = await openSmallRun();
   await run.reconstruct({ retuneEpochs: 0, batchTokens: 36 });
+  const teacher = batches === undefined ? {} : { teacherBytes: batches * 4 * 36 * run.model.hiddenSize };
   const whole = await distil(run, { epochs: 3, saveSeconds: 0 });
   const controller = new AbortController();
   const interrupted: Run = {
@@ -66,12 +87,12 @@ Deno.test("logitDistillation goes on from its saved state after an interruption"
       },
     },
   };
-  await assertRejects(() => distil(interrupted, { epochs: 3, saveSeconds: 0 }), Error, "stopped");
+  await assertRejects(() => distil(interrupted, { epochs: 3, saveSeconds: 0, ...teacher }), Error, "stopped");
   run.events.length = 0;
-  const resumed = await distil(run, { epochs: 3, saveSeconds: 0 });
+  const resumed = await distil(run, { epochs: 3, saveSeconds: 0, ...teacher });
   assertEquals(lossesOf(run.events, "logits").length, 4); // steps 6 to 9
   for (const [name, each] of whole.committed) {
     assertEquals(resumed.committed.get(name)!.A.words, each.A.words);
     assertEquals(resumed.committed.get(name)!.b, each.b);
   }
-});
+}
