@@ -21,7 +21,7 @@ import type { Recipe } from "./recipe/schema.ts";
 import type { DbfEvent } from "./stream/events.ts";
 
 /** Raise it when the same seed gives other text for a reason that no other field shows. */
-const GENERATOR_VERSION = 1;
+const GENERATOR_VERSION = 2;
 
 /** Folder of kept text in a cache directory or in a run's working state. */
 const FOLDER = "own-text";
@@ -60,7 +60,7 @@ export async function describeOwnText(
     version: GENERATOR_VERSION,
     checkpoint: checkpointIdentity(checkpoint),
     contents,
-    dtype: OWN_TEXT_DTYPE,
+    dtype: OWN_TEXT_DTYPE[runtime.provider],
     provider,
     onnxruntime,
     ...(provider === "cpu" ? cpu : {}),
@@ -93,7 +93,7 @@ export async function makeOwnText(
   const open = () => {
     if (opened === undefined) emit({ type: "notice", message: `"${run.model}" writes text of its own` });
     const { length } = options;
-    return opened ??= openWindowSampler(run.model, runtime, { length, dtype: OWN_TEXT_DTYPE, signal })
+    return opened ??= openWindowSampler(run.model, runtime, { length, dtype: OWN_TEXT_DTYPE[runtime.provider], signal })
       .then((sampler) => stack.use(sampler));
   };
   return await selfText(open, {

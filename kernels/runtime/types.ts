@@ -76,10 +76,15 @@ export interface RunOptions {
   /** Outputs to compute; all by default. */
   readonly outputs?: readonly string[];
   /**
-   * Existing tensors of the right type and shape that receive outputs; they must not be fed in the same run. When the run
-   * fails, their contents are unspecified.
+   * Existing tensors of the right type and shape that receive outputs; they must not be fed in the same run unless
+   * {@linkcode RunOptions.inPlace} says so. When the run fails, their contents are unspecified.
    */
   readonly into?: Readonly<Record<string, Tensor>>;
+  /**
+   * Allows tensors of `into` to be fed in the same run: right where an operator is made to write an output over its input, such as the
+   * caches of GroupQueryAttention, and nothing else reads that input. Default false.
+   */
+  readonly inPlace?: boolean;
   /** Ends the run before its next operator (C API binding): the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal;
 }

@@ -19,6 +19,7 @@ import { buildMerge, buildSampler, type SamplerSizes } from "../model/sampler_gr
 import type { ModelDescription } from "../model/types.ts";
 import type { TextBatch } from "./kept_text.ts";
 import { disposeFeeds, type Feeds } from "./engine.ts";
+import { fitsFusedSampler, loadFusedSampler, writeFusedWindows } from "./fused_sampler.ts";
 
 /** A model that continues windows. */
 export interface WindowSampler extends AsyncDisposable {
@@ -36,7 +37,10 @@ export interface WindowSamplerOptions {
   readonly length: number;
   /** Type of weights, products and caches. */
   readonly dtype: "f32" | "f16";
-  /** Tokens that are kept apart from the older ones, see `sampler_graph.ts`. Default 64. */
+  /**
+   * Tokens that are kept apart from the older ones, see `sampler_graph.ts`. Default: {@linkcode fitsFusedSampler} decides whether
+   * there are any, and they are 64.
+   */
   readonly recent?: number;
   readonly signal?: AbortSignal;
 }
@@ -49,18 +53,22 @@ export function samplerSizes(length: number, recent = RECENT): SamplerSizes {
   return { recent, capacity: recent * Math.max(1, Math.floor((length - 1) / recent)) };
 }
 
-/** Bytes of the cache of one window, with its recent tokens before and after a step. */
+/** Rows of the vocabulary's length in float32 that a window has while its token is drawn. */
+const ROWS_TO_DRAW = 5;
+
+/** Bytes of one window: its cache, with recent tokens before and after a step, and its logits. */
 export function samplerBytes(
-  { blocks, kvHeads, headDim }: ModelDescription,
+  { blocks, kvHeads, headDim, vocabularySize }: ModelDescription,
   length: number,
   dtype: "f32" | "f16",
 ): number {
   const { capacity, recent } = samplerSizes(length);
-  return 2 * (dtype === "f16" ? 2 : 4) * blocks.length * kvHeads * headDim * (capacity + 2 * recent);
+  const cache = 2 * (dtype === "f16" ? 2 : 4) * blocks.length * kvHeads * headDim * (capacity + 2 * recent);
+  return cache + 4 * ROWS_TO_DRAW * vocabularySize;
 }
 
 /**
- * Opens a checkpoint for writing windows. Its graphs are written to a temporary directory, which takes twice the model's size
+ * Opens a checkpoint for writing windows. Its graphs are written to a temporary directory, which takes the model's size, or twice that,
  * and is removed with the sampler.
  *
  * @throws {RangeError} when the windows are longer than the model's context.
@@ -79,9 +87,14 @@ export async function openWindowSampler(
       `Cannot write windows of ${length} tokens: the context of "${path}" has ${model.maxPositions}; set calibration.length`,
     );
   }
-  const sizes = samplerSizes(length, recent), type = dtype === "f16" ? "float16" : "float32";
   const directory = await Deno.makeTempDir({ prefix: "dbf-own-text-" });
   stack.defer(() => Deno.remove(directory, { recursive: true }));
+  if (recent === undefined && length > 1 && fitsFusedSampler(runtime, model, dtype)) {
+    const loaded = await loadFusedSampler(runtime, source, model, { directory, length, dtype, signal });
+    stack.use(loaded.session);
+    return samplerOf(stack.move(), (batch, stop) => writeFusedWindows(loaded, batch, stop));
+  }
+  const sizes = samplerSizes(length, recent), type = dtype === "f16" ? "float16" : "float32";
   // Sessions that are loaded later end before the directory.
   const opened = stack.use(new AsyncDisposableStack());
   const load = async (fresh: number) => {
@@ -96,19 +109,19 @@ export async function openWindowSampler(
     await runtime.load(encodeModel(buildMerge(model, sizes, dtype)), { name: "merge of recent tokens" }),
   );
   const zeros = stack.use(await runtime.load(encodeModel(zerosGraph(type)), { name: "empty caches" }));
-  const held = stack.move();
-  return {
-    write: (batch, stop) =>
-      writeWindows(
-        { runtime, model, sizes, step, chunk: () => chunk ??= load(sizes.recent), merge, zeros },
-        batch,
-        stop,
-      ),
-    async [Symbol.asyncDispose]() {
-      await held.disposeAsync();
-    },
-  };
+  return samplerOf(stack.move(), (batch, stop) =>
+    writeWindows(
+      { runtime, model, sizes, step, chunk: () => chunk ??= load(sizes.recent), merge, zeros },
+      batch,
+      stop,
+    ));
 }
+
+/** A sampler that ends what it stands on. */
+const samplerOf = (held: AsyncDisposableStack, write: WindowSampler["write"]): WindowSampler => ({
+  write,
+  [Symbol.asyncDispose]: () => held.disposeAsync(),
+});
 
 interface Writing {
   readonly runtime: Runtime;

@@ -24,14 +24,32 @@ export interface BlockWeights {
   vector(g: Graph, name: string, length: number): Value;
 }
 
+/**
+ * Attention of a block in place of the one from primitive operators.
+ *
+ * @param projections `[batch, sequence, heads·headDim]`, of keys and values kvHeads, of the products' type.
+ * @param normalize Norms by head, of `[batch, sequence, heads, headDim]` f32.
+ * @returns `output` `[batch, sequence, heads·headDim]` and the keys and values to keep.
+ */
+export type BlockAttention = (
+  block: BlockDescription,
+  projections: { readonly query: Value; readonly key: Value; readonly value: Value },
+  normalize: (place: "query" | "key", x: Value) => Value,
+) => { readonly output: Value; readonly present: KeyValue };
+
 /** What runs through a block. */
-export interface BlockInputs {
-  /** Residual stream `[batch, sequence, hidden]` f32. */
-  readonly hidden: Value;
-  readonly context: BlockContext;
-  /** Brings in earlier keys and values; without it the run sees its own. */
-  readonly cache?: KeyValueCache;
-}
+export type BlockInputs =
+  & {
+    /** Residual stream `[batch, sequence, hidden]` f32. */
+    readonly hidden: Value;
+  }
+  & ({
+    readonly context: BlockContext;
+    /** Brings in earlier keys and values; without it the run sees its own. */
+    readonly cache?: KeyValueCache;
+  } | {
+    readonly attend: BlockAttention;
+  });
 
 /** What a block gives. */
 export interface BlockOutputs {
@@ -106,7 +124,10 @@ export function buildBlock(
         key = cast(g, norm(block.norms.key, cast(g, key, "float32")), dtype);
       }
       const byHead = (place: "query" | "key", heads: Value) => (whole ? heads : norm(block.norms[place], heads));
-      const result = attention(g, model, block, inputs.context, { query, key, value }, byHead, inputs.cache);
+      const projections = { query, key, value };
+      const result = "attend" in inputs
+        ? inputs.attend(block, projections, byHead)
+        : attention(g, model, block, inputs.context, projections, byHead, inputs.cache);
       return { output: apply("o_proj", result.output), present: result.present };
     });
     const middle = merge(inputs.hidden, attended.output, block.norms.afterAttention);

@@ -147,7 +147,7 @@ export class OrtSession implements Session {
       }
       for (const tensor of into) {
         if (tensor === undefined) continue;
-        if (fed.includes(tensor)) {
+        if (options.inPlace !== true && fed.includes(tensor)) {
           throw new TypeError(`Cannot run ${name} into a tensor that the same run is fed: use two tensors in turn`);
         }
         tensor.acquire();

@@ -20,6 +20,17 @@ Deno.test("a loop of 100 runs keeps its tensors on the device", async () => {
   assert((await from.read() as Float32Array).every((value) => value === 100));
 });
 
+Deno.test("run() writes over a tensor that it is fed only where inPlace allows it", async () => {
+  await using runtime = await open();
+  await using session = await runtime.load(incrementModel());
+  using x = runtime.tensor("float32", Float32Array.of(1, -2), [2]);
+  if (runtime.binding === "c-api") {
+    await assertRejects(() => session.run({ x }, { into: { y: x } }), TypeError, "two tensors in turn");
+  }
+  for (let step = 0; step < 3; step++) await session.run({ x }, { into: { y: x }, inPlace: true });
+  assertEquals(await x.read(), Float32Array.of(4, 1));
+});
+
 Deno.test("outputs of one session feed another one directly", async () => {
   await using runtime = await open();
   await using increment = await runtime.load(incrementModel());

@@ -26,8 +26,8 @@ Deno.test("selfText() gives whole windows of the model's own text, the same for 
   }
 });
 
-Deno.test("windowsTogether() follows the device's memory, up to 512 on CUDA, in batches of nearly one size", () => {
-  // 30 layers, 3 heads of 64: 50,135,040 bytes of keys and values for 1024 tokens, of 64 twice
+Deno.test("windowsTogether() follows the device's memory, up to 1024 on CUDA, in batches of nearly one size", () => {
+  // 30 layers, 3 heads of 64: 50,135,040 bytes of keys and values for 1024 tokens, of 64 twice, half of that in float16; 983,040 of logits
   const model = describeModel({
     model_type: "llama",
     hidden_size: 576,
@@ -40,8 +40,8 @@ Deno.test("windowsTogether() follows the device's memory, up to 512 on CUDA, in 
   const together = (provider: "cpu" | "cuda", gib: number | undefined, count: number) =>
     windowsTogether({ provider, deviceMemory: gib && gib * 2 ** 30 }, model, 1024, count);
   assertEquals(together("cpu", undefined, 1000), 21);
-  assertEquals(together("cuda", undefined, 10_000), 170);
-  assertEquals(together("cuda", undefined, 200), 100);
-  assertEquals(together("cuda", 64, 2048), 512);
+  assertEquals(together("cuda", undefined, 10_000), 323);
+  assertEquals(together("cuda", undefined, 200), 200);
+  assertEquals(together("cuda", 64, 2048), 1024);
   assertEquals(together("cuda", 64, 5), 5);
 });
