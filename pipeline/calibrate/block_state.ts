@@ -18,9 +18,17 @@ import { cutSegments, elementsOf, joinSegments, type Segment } from "./parameter
 export interface FactorRates {
   /** Of latents, which are in unit scale. */
   readonly signs: number;
-  /** Of scales, in means of each scale tensor's magnitude. */
+  /** Of scales, in means of each scale tensor's magnitude, or in each scale's own. */
   readonly scales: number;
+  /** Which of the two; the mean where absent. */
+  readonly scalesOf?: ScaleRateUnit;
 }
+
+/** What the learning rate of a scale is relative to as training starts: its tensor's mean magnitude, or its own. */
+export type ScaleRateUnit = "mean" | "own";
+
+/** Least unit of a scale's own rate, in means of its tensor: a scale of 0 would never move. */
+const LEAST_OWN = 0.1;
 
 /** Trained vectors of a block; either may be empty. */
 export interface FactorVectors {
@@ -42,13 +50,23 @@ export function treatments(
   }));
 }
 
-/** Learning rate of every scale: `rate` times the mean magnitude of the tensor that it belongs to. */
-function scaleRates(segments: readonly Segment[], scales: Float32Array, rate: number): Float32Array {
+/**
+ * Learning rate of every scale: `rate` times the mean magnitude of the tensor that it belongs to, or times its own, a tenth of
+ * the mean at least.
+ */
+export function scaleRates(
+  segments: readonly Segment[],
+  scales: Float32Array,
+  rate: number,
+  unit: ScaleRateUnit = "mean",
+): Float32Array {
   const rates = new Float32Array(scales.length);
   let at = 0;
   for (const piece of cutSegments(segments, scales).values()) {
     const mean = piece.reduce((sum, value) => sum + Math.abs(value), 0) / piece.length;
-    rates.fill(rate * mean, at, at += piece.length);
+    for (const value of piece) {
+      rates[at++] = rate * (unit === "mean" ? mean : Math.max(Math.abs(value), LEAST_OWN * mean));
+    }
   }
   return rates;
 }
@@ -71,7 +89,7 @@ export function factorVectors(
   freeArrays(layout.latents.map(({ name }) => arrays.get(name)!));
   return {
     latents: trainedVector(runtime, latents, Float32Array.of(rates.signs)),
-    scales: trainedVector(runtime, scales, scaleRates(layout.scales, scales, rates.scales)),
+    scales: trainedVector(runtime, scales, scaleRates(layout.scales, scales, rates.scales, rates.scalesOf)),
   };
 }
 

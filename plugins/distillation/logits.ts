@@ -24,6 +24,8 @@ const options = v.strictObject({
   signRate: rate(2e-2),
   /** Learning rate of scales, in means of their magnitude. */
   scaleRate: rate(1e-2),
+  /** `own`: the rate of a scale is relative to its own magnitude as training starts (a tenth of the mean at least), not to the mean. */
+  scaleRateOf: v.optional(v.picklist(["mean", "own"])),
   /** Share of the mean of gradients that a step keeps (β₁ of AdamW). Less is better in short trainings, whose signs turn late otherwise. */
   momentum: v.optional(v.pipe(v.number(), v.minValue(0), v.ltValue(1)), 0.9),
   /** Tokens a step, in whole windows, two at least. */
@@ -70,10 +72,14 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
   // a GPU may keep more of the teacher than a file on the CPU: never less than what is counted
   flopsOf: (run, { effort, epochs, tokens = TOKENS[effort], batchTokens, teacherBytes = TEACHER_FILE_BYTES }) =>
     distillationFlops(run, { length: { epochs, tokens }, batchTokens, teacherBytes }),
-  run(input, { effort, epochs, tokens = TOKENS[effort], signRate, scaleRate, ...rest }, context) {
+  run(input, { effort, epochs, tokens = TOKENS[effort], signRate, scaleRate, scaleRateOf, ...rest }, context) {
     const residentBytes = rest.residentBytes ?? bytesFor(context.runtime, "training state");
     const teacherBytes = rest.teacherBytes ?? teacherBytesOf(context.runtime);
-    const rates = { signs: signRate, scales: scaleRate };
+    const rates = {
+      signs: signRate,
+      scales: scaleRate,
+      ...(scaleRateOf === undefined ? {} : { scalesOf: scaleRateOf }),
+    };
     const length = { epochs, tokens };
     return distilModel(input, { ...rest, residentBytes, teacherBytes, length, rates }, context, "logits");
   },
