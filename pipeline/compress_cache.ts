@@ -5,8 +5,8 @@
  * @module
  */
 import { join } from "node:path";
-import { contentHash } from "./artefact/content_hash.ts";
-import { sha256, writeFileDurably } from "./artefact/durable.ts";
+import { contentHashes } from "./artefact/content_hash.ts";
+import { readFileIfThere, sha256, writeFileDurably } from "./artefact/durable.ts";
 import { canonicalJson, type Fingerprint } from "./artefact/fingerprint.ts";
 import { hashWindows } from "./calibrate/windows.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
@@ -21,8 +21,7 @@ async function importanceKey(
   signal: AbortSignal,
 ): Promise<string> {
   const { provider, onnxruntime, threads, instructionSet } = machine;
-  const contents: string[] = [];
-  for (const name of [...checkpoint.tensors.keys()].sort()) contents.push(await contentHash(checkpoint, name, signal));
+  const contents = await contentHashes(checkpoint, signal);
   const { importance } = stages, { blocks } = recipe;
   const all = {
     dbf,
@@ -60,10 +59,7 @@ export async function cachedImportance(
   const { checkpoint, fingerprint, calibration, context } = run;
   const key = await importanceKey(checkpoint, fingerprint, calibration, context.signal);
   const path = join(directory, `importance-${key.slice(0, 32)}`);
-  const kept = await Deno.readFile(path).catch((error) => {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  });
+  const kept = await readFileIfThere(path);
   if (kept !== undefined) {
     context.emit({ type: "notice", message: `importance of an earlier run is used: ${path}` });
     return decodeImportance(kept);

@@ -6,7 +6,7 @@
  */
 import { join } from "node:path";
 import type { Runtime } from "../kernels/runtime/types.ts";
-import { contentHash } from "./artefact/content_hash.ts";
+import { contentHashes } from "./artefact/content_hash.ts";
 import { sha256 } from "./artefact/durable.ts";
 import { canonicalJson, checkpointIdentity } from "./artefact/fingerprint.ts";
 import { keptText } from "./calibrate/kept_text.ts";
@@ -53,8 +53,7 @@ export async function describeOwnText(
   const { length } = recipe.calibration!, { seed } = recipe;
   const model = describeCheckpoint(checkpoint);
   const batch = windowsTogether(runtime, model, length, count);
-  const contents: string[] = [];
-  for (const name of [...checkpoint.tensors.keys()].sort()) contents.push(await contentHash(checkpoint, name, signal));
+  const contents = await contentHashes(checkpoint, signal);
   const { provider, onnxruntime, ...cpu } = machineFields(recipe, runtime);
   const source = sha256(canonicalJson({
     version: GENERATOR_VERSION,

@@ -32,6 +32,25 @@ export function startContentHash(checkpoint: Pick<CheckpointReader, "tensors">, 
   };
 }
 
+const contents = new WeakMap<CheckpointReader, Promise<readonly string[]>>();
+
+/** Content hashes of all tensors, in the order of their names. The checkpoint is read once, however often it is asked for. */
+export function contentHashes(checkpoint: CheckpointReader, signal: AbortSignal): Promise<readonly string[]> {
+  let found = contents.get(checkpoint);
+  if (found === undefined) {
+    found = hashAll(checkpoint, signal);
+    contents.set(checkpoint, found);
+    found.catch(() => contents.delete(checkpoint));
+  }
+  return found;
+}
+
+async function hashAll(checkpoint: CheckpointReader, signal: AbortSignal): Promise<readonly string[]> {
+  const hashes: string[] = [];
+  for (const name of [...checkpoint.tensors.keys()].sort()) hashes.push(await contentHash(checkpoint, name, signal));
+  return hashes;
+}
+
 /**
  * Content hash of a tensor: SHA-256 over its stored bytes and those of its scale.
  *

@@ -44,6 +44,16 @@ export async function writeFileDurably(path: string, content: Uint8Array | strin
   await moveIntoPlace(temporary, path);
 }
 
+/** A file's bytes; `undefined` where there is no file. */
+export async function readFileIfThere(path: string): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  try {
+    return await Deno.readFile(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
 /** SHA-256 in lower-case hexadecimal of text or bytes. */
 export function sha256(content: Uint8Array | string): string {
   return createHash("sha256").update(content).digest("hex");

@@ -23,7 +23,12 @@ export function batchWindows(tokens: number, windows: readonly Int32Array[], sta
   if (windows.length === 0) {
     throw new RangeError(`Cannot run ${stage} as there are 0 calibration windows: give text with --calibration`);
   }
-  return Math.min(windows.length, Math.max(least, Math.round(tokens / windows[0].length)));
+  return windowsPerBatch(tokens, windows.length, windows[0].length, least);
+}
+
+/** As {@linkcode batchWindows}, of windows that need not be there: `windows` of them, of `length` tokens. */
+export function windowsPerBatch(tokens: number, windows: number, length: number, least = 1): number {
+  return Math.min(windows, Math.max(least, Math.round(tokens / length)));
 }
 
 /** How long a training may go. */

@@ -5,7 +5,7 @@
  */
 import type { ModelDescription } from "../model/types.ts";
 import type { RunShape } from "../stream/stage.ts";
-import { type TrainingLength, trainingSteps } from "./batch_size.ts";
+import { type TrainingLength, trainingSteps, windowsPerBatch } from "./batch_size.ts";
 import { teacherWindows } from "./teacher.ts";
 
 function weightsOf({ blocks }: ModelDescription): number {
@@ -39,7 +39,7 @@ export function distillationFlops(
   },
 ): number {
   if (windows === 0) return 0;
-  const batch = Math.min(windows, Math.max(2, Math.round(batchTokens / tokens)));
+  const batch = windowsPerBatch(batchTokens, windows, tokens, 2);
   const trained = trainingSteps(length, windows, batch, tokens) * batch * tokens;
   const fits = teacherWindows({ windows, tokens, features: model.hiddenSize }, batch, teacherBytes) === windows;
   const taught = trained > 0 && fits ? windows * tokens : trained;

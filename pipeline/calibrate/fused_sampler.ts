@@ -12,7 +12,7 @@ import { writeModel } from "../graph/external_data.ts";
 import { fitsFusedAttention } from "../model/fused_attention.ts";
 import { buildFusedSampler, type FusedSampler } from "../model/fused_sampler_graph.ts";
 import type { ModelDescription } from "../model/types.ts";
-import type { TextBatch } from "./kept_text.ts";
+import { startWindows, type TextBatch } from "./kept_text.ts";
 
 /**
  * Whether windows of a model can be written so: by the C API, which alone writes outputs over inputs, on the CPU or, in float16, on CUDA,
@@ -85,13 +85,11 @@ export async function writeFusedWindows(
     places: tensor("int32", new Int32Array(count), [count]),
   });
   const ids = new BigInt64Array(length * count).fill(-1n), uniform = new Float32Array(length * count);
-  const windows = prompts.map((prompt, index) => {
+  const windows = startWindows({ prompts, length });
+  prompts.forEach((prompt, index) => {
     const random = seededRandom(seed + index);
     prompt.forEach((id, at) => ids[at * count + index] = BigInt(id));
     for (let at = given - 1; at < length - 1; at++) uniform[at * count + index] = random();
-    const window = new Int32Array(length);
-    window.set(prompt);
-    return window;
   });
   const feeds: Record<string, Tensor> = {
     given: tensor("int64", ids, [length, count]),

@@ -4,7 +4,7 @@
  * @module
  */
 import { join } from "node:path";
-import { sha256, writeFileDurably } from "../artefact/durable.ts";
+import { readFileIfThere, sha256, writeFileDurably } from "../artefact/durable.ts";
 import { canonicalJson } from "../artefact/fingerprint.ts";
 
 /** Windows that are generated together. */
@@ -14,6 +14,15 @@ export interface TextBatch {
   /** Tokens a window. */
   readonly length: number;
   readonly seed: number;
+}
+
+/** Windows with their prompts in place, zeros behind them. */
+export function startWindows({ prompts, length }: Pick<TextBatch, "prompts" | "length">): Int32Array[] {
+  return prompts.map((prompt) => {
+    const window = new Int32Array(length);
+    window.set(prompt);
+    return window;
+  });
 }
 
 /** Where batches are kept. */
@@ -45,10 +54,7 @@ export function keptText(options: {
   return {
     async read(batch) {
       const key = keyOf(batch), path = pathOf(key);
-      const bytes = await Deno.readFile(path).catch((error) => {
-        if (error instanceof Deno.errors.NotFound) return undefined;
-        throw error;
-      });
+      const bytes = await readFileIfThere(path);
       if (bytes === undefined) return undefined;
       const windows = decode(bytes, key, batch, vocabularySize);
       notice(

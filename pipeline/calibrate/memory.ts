@@ -8,6 +8,7 @@ import { liveBytes } from "../graph/live_bytes.ts";
 import type { BlockDescription } from "../model/types.ts";
 import type { RunShape } from "../stream/stage.ts";
 import { type BlockGraphKind, buildBlockGraph, type LinearTreatment } from "./block_graph.ts";
+import { windowsPerBatch } from "./batch_size.ts";
 import { embeddingBytes } from "./embedding.ts";
 import { mostLogits } from "./head.ts";
 import { teacherWindows } from "./teacher.ts";
@@ -33,7 +34,7 @@ function largestBlock({ model }: RunShape): BlockDescription {
 
 /** Windows of about `tokens` tokens together. */
 function batchOf({ calibration: { windows, tokens } }: RunShape, wanted: number, least = 1): number {
-  return Math.min(windows, Math.max(least, Math.round(wanted / tokens)));
+  return windowsPerBatch(wanted, windows, tokens, least);
 }
 
 function graphBytes(run: RunShape, kind: BlockGraphKind, batch: number, treatment: LinearTreatment | "compressed") {

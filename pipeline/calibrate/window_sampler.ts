@@ -17,7 +17,7 @@ import type { Graph } from "../graph/types.ts";
 import { describeCheckpoint } from "../model/check.ts";
 import { buildMerge, buildSampler, type SamplerSizes } from "../model/sampler_graph.ts";
 import type { ModelDescription } from "../model/types.ts";
-import type { TextBatch } from "./kept_text.ts";
+import { startWindows, type TextBatch } from "./kept_text.ts";
 import { disposeFeeds, type Feeds } from "./engine.ts";
 import { fitsFusedSampler, loadFusedSampler, writeFusedWindows } from "./fused_sampler.ts";
 
@@ -143,11 +143,7 @@ async function writeWindows(
 ): Promise<Int32Array[]> {
   const { runtime, model, sizes: { capacity, recent }, step } = writing;
   const count = prompts.length, given = prompts[0].length;
-  const windows = prompts.map((prompt) => {
-    const window = new Int32Array(length);
-    window.set(prompt);
-    return window;
-  });
+  const windows = startWindows({ prompts, length });
   const random = prompts.map((_, index) => seededRandom(seed + index));
   const empty = async (places: number) => {
     const dims = [count, model.kvHeads, places, model.headDim];

@@ -4,6 +4,7 @@
  * @module
  */
 import * as v from "valibot";
+import { windowsPerBatch } from "../../pipeline/calibrate/batch_size.ts";
 import { bytesFor, CPU_BYTES } from "../../pipeline/calibrate/device_memory.ts";
 import { distilModel } from "../../pipeline/calibrate/distil.ts";
 import { distillationFlops } from "../../pipeline/calibrate/flops.ts";
@@ -64,7 +65,7 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
     peakBytes: residentBytes + 12 * 4 * 4 * rank * (rows + cols),
   }),
   keptTokens: (shape, device, { batchTokens, teacherBytes = teacherBytesOf(device) }) => {
-    const batch = Math.min(shape.windows, Math.max(2, Math.round(batchTokens / shape.tokens)));
+    const batch = windowsPerBatch(batchTokens, shape.windows, shape.tokens, 2);
     return shape.tokens * teacherWindows(shape, batch, teacherBytes);
   },
   peakBytesOf: (run, { batchTokens, residentBytes = CPU_BYTES["training state"], teacherBytes = TEACHER_FILE_BYTES }) =>
@@ -75,11 +76,7 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
   run(input, { effort, epochs, tokens = TOKENS[effort], signRate, scaleRate, scaleRateOf, ...rest }, context) {
     const residentBytes = rest.residentBytes ?? bytesFor(context.runtime, "training state");
     const teacherBytes = rest.teacherBytes ?? teacherBytesOf(context.runtime);
-    const rates = {
-      signs: signRate,
-      scales: scaleRate,
-      ...(scaleRateOf === undefined ? {} : { scalesOf: scaleRateOf }),
-    };
+    const rates = { signs: signRate, scales: scaleRate, scalesOf: scaleRateOf };
     const length = { epochs, tokens };
     return distilModel(input, { ...rest, residentBytes, teacherBytes, length, rates }, context, "logits");
   },
