@@ -6,7 +6,16 @@
 import { gemm, matMul, mul, unsqueeze } from "../graph/ops.ts";
 import type { DbfFactors } from "../stream/stage.ts";
 import { halfLatents, latentsOf, packLatents } from "./latents.ts";
-import type { FactorsShape, LayerKind } from "./layer_kind.ts";
+import type { Value } from "../graph/types.ts";
+import type { FactorsShape, LayerKind, LinearShape } from "./layer_kind.ts";
+
+/** What multiplying out Ŵ may cost more in operations, as it is fewer and larger products without the tokens' middles between them. */
+const WORTH = 1.125;
+
+/** Whether `x·Ŵᵀ` takes `n·m·(tokens + k)` multiplications, Ŵ's own included, rather than the two products' `tokens·k·(n + m)`. */
+function isDense({ rows, cols }: LinearShape, rank: number, tokens: number): boolean {
+  return rows * cols * (tokens + rank) <= WORTH * tokens * rank * (rows + cols);
+}
 
 /** Latents `A` (rows, rank) and `B` (rank, cols); scales `a` (rows,), `mid` (rank,) and `b` (cols,). */
 export const dbfLinear: LayerKind<DbfFactors, Extract<FactorsShape, { readonly kind: "dbf" }>> = {
@@ -21,11 +30,16 @@ export const dbfLinear: LayerKind<DbfFactors, Extract<FactorsShape, { readonly k
     { name: `${role}/b`, shape: [cols] },
   ],
   fixed: () => [],
-  // y = a ⊙ (A · (mid ⊙ (B · (b ⊙ x))))
-  product(g, x, { role }, _, parts) {
-    const inner = gemm(g, mul(g, x, parts.get(`${role}/b`)!), parts.get(`${role}/B`)!, { transB: true });
-    const middle = mul(g, inner, parts.get(`${role}/mid`)!);
-    return mul(g, gemm(g, middle, parts.get(`${role}/A`)!, { transB: true }), parts.get(`${role}/a`)!);
+  product(g, x, linear, shape, parts) {
+    const [tokens] = x.shape as readonly number[];
+    if (isDense(linear, shape.rank, tokens)) {
+      return gemm(g, x, dbfLinear.weight(g, linear, shape, parts), { transB: true });
+    }
+    // y = (x · (diag(mid)·B·diag(b))ᵀ) · (diag(a)·A)ᵀ: scales of weights are fewer products than scales of tokens
+    const part = (name: string): Value => parts.get(`${linear.role}/${name}`)!;
+    const right = mul(g, mul(g, part("B"), part("b")), unsqueeze(g, part("mid"), [1]));
+    const left = mul(g, part("A"), unsqueeze(g, part("a"), [1]));
+    return gemm(g, gemm(g, x, right, { transB: true }), left, { transB: true });
   },
   // Ŵ = diag(a)·A·diag(mid)·B·diag(b)
   weight(g, { role }, _, parts) {

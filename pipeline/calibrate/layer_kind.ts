@@ -33,9 +33,9 @@ export interface LayerKind<F extends Factors = Factors, S extends FactorsShape =
   /** Parts that stay. */
   fixed(linear: LinearShape, shape: S): readonly FixedPart[];
   /**
-   * y = x·Ŵᵀ.
+   * y = x·Ŵᵀ, in the form that takes fewest operations for as many tokens.
    *
-   * @param x `(tokens, cols)` f32.
+   * @param x `(tokens, cols)` f32, of known shape.
    * @param parts Signs (±1, in place of latents), scales and fixed parts by name.
    */
   product(g: Graph, x: Value, linear: LinearShape, shape: S, parts: ReadonlyMap<string, Value>): Value;

@@ -14,11 +14,7 @@ export const signLinear: LayerKind<SignFactors, Extract<FactorsShape, { readonly
   latents: ({ role, rows, cols }) => [{ name: `${role}/S`, shape: [rows, cols] }],
   scales: ({ role, rows, cols }) => [{ name: `${role}/a`, shape: [rows] }, { name: `${role}/b`, shape: [cols] }],
   fixed: () => [],
-  // y = a ⊙ (S · (b ⊙ x))
-  product(g, x, { role }, _, parts) {
-    const inner = gemm(g, mul(g, x, parts.get(`${role}/b`)!), parts.get(`${role}/S`)!, { transB: true });
-    return mul(g, inner, parts.get(`${role}/a`)!);
-  },
+  product: (g, x, linear, shape, parts) => gemm(g, x, signLinear.weight(g, linear, shape, parts), { transB: true }),
   // Ŵ = diag(a)·S·diag(b)
   weight: (g, { role }, _, parts) =>
     mul(

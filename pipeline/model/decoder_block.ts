@@ -7,7 +7,7 @@ import type { DType } from "../../kernels/runtime/types.ts";
 import { gelu, geluTanh, rmsNorm, silu } from "../graph/compose.ts";
 import { add, cast, mul, split } from "../graph/ops.ts";
 import type { Graph, Value } from "../graph/types.ts";
-import { attention, type KeyValue, type KeyValueCache } from "./decoder_attention.ts";
+import { attention, type KeyValue, type KeyValueCache, type Projections } from "./decoder_attention.ts";
 import type { BlockContext } from "./decoder_context.ts";
 import type { BlockDescription, LinearDescription, ModelDescription } from "./types.ts";
 
@@ -27,13 +27,12 @@ export interface BlockWeights {
 /**
  * Attention of a block in place of the one from primitive operators.
  *
- * @param projections `[batch, sequence, heads·headDim]`, of keys and values kvHeads, of the products' type.
- * @param normalize Norms by head, of `[batch, sequence, heads, headDim]` f32.
+ * @param normalize Norms by head, of f32 whose last dimension is headDim.
  * @returns `output` `[batch, sequence, heads·headDim]` and the keys and values to keep.
  */
 export type BlockAttention = (
   block: BlockDescription,
-  projections: { readonly query: Value; readonly key: Value; readonly value: Value },
+  projections: Projections,
   normalize: (place: "query" | "key", x: Value) => Value,
 ) => { readonly output: Value; readonly present: KeyValue };
 
