@@ -103,6 +103,17 @@ async function forwardBlock(run: DistillationRun, each: DistilledBlock, x: Tenso
   return y;
 }
 
+/** Windows embedded by a head that is tied to the embedding, whose matrix is in memory anyway; `undefined` where it is not. */
+function embeddedBy({ embed }: Head, features: number, windows: readonly Int32Array[]): ActivationSource | undefined {
+  return embed && {
+    windows: windows.length,
+    tokens: windows[0].length,
+    features,
+    tensor: (indices) => embed(indices.map((index) => windows[index])),
+    [Symbol.dispose]: () => {},
+  };
+}
+
 /** Perplexity of the compressed model on windows, the first token of each unscored. */
 async function perplexityOn(
   run: DistillationRun,
@@ -198,8 +209,9 @@ export async function distilModel(
   };
   // What the full-precision model's last block gives is all that is needed of the teacher.
   using teacher = openTeacher(chain, batches, steps, teacherBytes);
-  using inputs = embeddedWindows(context.runtime, checkpoint, model, calibration);
   await using head = await openHead(context.runtime, model, checkpoint);
+  using inputs = embeddedBy(head, model.hiddenSize, calibration) ??
+    embeddedWindows(context.runtime, checkpoint, model, calibration);
   await using optimizer = await openAdamW(context.runtime, { beta1: options.momentum });
   using pool = openTensorPool(context.runtime);
   const compressed = new Set(jobs.map(({ name }) => name));

@@ -10,7 +10,7 @@ import type { Graph } from "../graph/types.ts";
 import type { ModelDescription } from "../model/types.ts";
 import { disposeFeeds, type Feeds, readScalar } from "./engine.ts";
 import { moveToTensor } from "./move_array.ts";
-import { buildCrossEntropy, buildDistillationLoss, buildJoinRows } from "./head_graph.ts";
+import { buildCrossEntropy, buildDistillationLoss, buildJoinRows, buildTiedEmbedding } from "./head_graph.ts";
 
 /** Most logits in one run: 64 MB of f32 (1 GB on a GPU), of which a loss holds a handful. */
 const MOST_LOGITS = { cpu: 2 ** 24, cuda: 2 ** 28, webgpu: 2 ** 25 } as const;
@@ -28,6 +28,8 @@ export interface Head extends AsyncDisposable {
   crossEntropyGradient(hidden: Tensor, windows: readonly Int32Array[]): Promise<HeadLoss>;
   /** KL(teacher ‖ student), summed over tokens, nats, with the gradient of its mean, of the shape of `hidden`. */
   distillation(hidden: Tensor, teacher: Tensor): Promise<HeadLoss>;
+  /** Where the head is the embedding: windows of token ids embedded on the device, `(windows, tokens, hidden)`, disposed by the caller. */
+  readonly embed: ((windows: readonly Int32Array[]) => Promise<Tensor>) | undefined;
 }
 
 /** A loss and where it pulls. */
@@ -116,6 +118,14 @@ export async function openHead(runtime: Runtime, model: ModelDescription, checkp
       const { loss, pieces } = await overRows(run, hidden, () => ({}), { teacher, share });
       return { loss, gradient: await joined(pieces, hidden.shape) };
     },
+    embed: model.tiedHead
+      ? async (windows) => {
+        const ids = BigInt64Array.from(windows.flatMap((window) => [...window]), BigInt);
+        const run = await session("tied embedding", () => buildTiedEmbedding(sized));
+        using tensor = runtime.tensor("int64", ids, [windows.length, windows[0].length]);
+        return (await run.run({ ids: tensor, head })).hidden;
+      }
+      : undefined,
     async [Symbol.asyncDispose]() {
       norm[Symbol.dispose]();
       head[Symbol.dispose]();

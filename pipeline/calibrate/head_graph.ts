@@ -10,6 +10,7 @@ import { createGraph } from "../graph/graph.ts";
 import {
   concat,
   exp,
+  gather,
   gatherElements,
   gemm,
   logSoftmax,
@@ -83,9 +84,19 @@ export function buildDistillationLoss(model: ModelDescription): Graph {
   const probability = exp(g, target);
   const loss = reduceSum(g, mul(g, probability, sub(g, target, student)), [0, 1], false);
   // ∂KL/∂logits = softmax(student) − softmax(teacher)
-  const atLogits = mul(g, sub(g, exp(g, student), probability), share);
+  const atLogits = sub(g, exp(g, student), probability);
+  const [gradient] = differentiate(g, [{ value: logits, gradient: atLogits }], [hidden]);
   g.output("loss", loss);
-  g.output("gradient", differentiate(g, [{ value: logits, gradient: atLogits }], [hidden])[0]);
+  g.output("gradient", mul(g, gradient, share));
+  return g;
+}
+
+/** Embeddings from a head that is tied to them. Inputs `ids` int64 `(windows, tokens)` and `head`; output `hidden` `(windows, tokens, hidden)`. */
+export function buildTiedEmbedding(model: ModelDescription): Graph {
+  const g = createGraph("tied_embedding");
+  const head = g.input("head", "float32", [model.vocabularySize, model.hiddenSize]);
+  const rows = gather(g, head, g.input("ids", "int64", ["windows", "tokens"]), 0);
+  g.output("hidden", model.embeddingScale === 1 ? rows : mul(g, rows, model.embeddingScale));
   return g;
 }
 

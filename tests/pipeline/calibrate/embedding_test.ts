@@ -1,5 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
+import { openRuntime } from "../../../kernels/runtime/open.ts";
 import { openEmbedding } from "../../../pipeline/calibrate/embedding.ts";
+import { openHead } from "../../../pipeline/calibrate/head.ts";
 import { openCheckpoint } from "../../../pipeline/checkpoint/open.ts";
 import { describeModel } from "../../../pipeline/model/describe.ts";
 
@@ -29,5 +31,21 @@ Deno.test("openEmbedding() reads each row once while it is kept, and gives the t
     }
     await assertRejects(() => embed([Int32Array.of(1e6)]), RangeError, "Cannot embed token 1000000");
     await assertRejects(() => embed([Int32Array.of(-1)]), RangeError, "Cannot embed token -1");
+  }
+});
+
+Deno.test("a head that is tied to the embedding embeds as the checkpoint's rows do; another one does not", async () => {
+  await using runtime = await openRuntime({ threads: 1 });
+  const windows = [Int32Array.of(3, 1, 3, 7, 0), Int32Array.of(7, 0, 1, 1, 2)];
+  for (const [name, tied] of [["gemma3_text", true], ["llama", false]] as const) {
+    using checkpoint = await openCheckpoint(`tests/fixtures/architectures/${name}`);
+    const model = describeModel(checkpoint.config, checkpoint.tensors);
+    await using head = await openHead(runtime, model, checkpoint);
+    assertEquals(head.embed !== undefined, tied, name);
+    if (head.embed === undefined) continue;
+    using found = await head.embed(windows);
+    using embed = openEmbedding(checkpoint, model);
+    assertEquals(found.shape, [2, 5, model.hiddenSize]);
+    assertEquals(await found.read(), await embed(windows));
   }
 });
