@@ -28,6 +28,8 @@ export interface ChainOptions {
   readonly batch: number;
   /** Keep the activations on the device instead of in files. Default: on a GPU, where they fit. */
   readonly resident?: boolean;
+  /** Embeds the windows where something else can than rows read from the checkpoint, with the same result. */
+  readonly embed?: (windows: readonly Int32Array[]) => ActivationSource | undefined;
   readonly signal?: AbortSignal;
 }
 
@@ -145,7 +147,8 @@ export async function openChain(
   let at = target;
   let input: ActivationSource | undefined;
   while (at > 0 && (input = openExisting(options, kind, at)) === undefined) at--;
-  input ??= embeddedWindows(engine.runtime, engine.checkpoint, engine.model, options.windows);
+  input ??= options.embed?.(options.windows) ??
+    embeddedWindows(engine.runtime, engine.checkpoint, engine.model, options.windows);
   for (; at < target; at++) {
     const block = engine.model.blocks[at];
     const feeds = { ...await engine.vectors(block), ...await weights(block) };

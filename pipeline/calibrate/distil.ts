@@ -199,19 +199,19 @@ export async function distilModel(
   const steps = trainingSteps(options.length, calibration.length, batch, tokens);
   const batches = shuffledBatches(calibration.length, batch, jobs[0]?.seed ?? 0);
   const { scratch, signal } = context;
+  await using head = await openHead(context.runtime, model, checkpoint);
   const chain = {
     engine,
     windows: calibration,
     directory: chainDirectory(scratch, calibration),
     scratch,
     batch,
+    embed: (windows: readonly Int32Array[]) => embeddedBy(head, model.hiddenSize, windows),
     signal,
   };
   // What the full-precision model's last block gives is all that is needed of the teacher.
   using teacher = openTeacher(chain, batches, steps, teacherBytes);
-  await using head = await openHead(context.runtime, model, checkpoint);
-  using inputs = embeddedBy(head, model.hiddenSize, calibration) ??
-    embeddedWindows(context.runtime, checkpoint, model, calibration);
+  using inputs = chain.embed(calibration) ?? embeddedWindows(context.runtime, checkpoint, model, calibration);
   await using optimizer = await openAdamW(context.runtime, { beta1: options.momentum });
   using pool = openTensorPool(context.runtime);
   const compressed = new Set(jobs.map(({ name }) => name));
