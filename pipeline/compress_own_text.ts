@@ -32,6 +32,7 @@ export interface OwnText {
   readonly key: string;
   /** Hash of what decides a batch of windows, beside its prompts and its seed. */
   readonly source: string;
+  readonly temperature: number;
   readonly options: Omit<SelfTextOptions, "keep" | "signal" | "progress">;
 }
 
@@ -50,7 +51,7 @@ export async function describeOwnText(
 ): Promise<OwnText | undefined> {
   if (count === 0) return undefined;
   const { recipe, checkpoint, runtime, signal } = run;
-  const { length } = recipe.calibration!, { seed } = recipe;
+  const { length, temperature = 1 } = recipe.calibration!, { seed } = recipe;
   const model = describeCheckpoint(checkpoint);
   const batch = windowsTogether(runtime, model, length, count);
   const contents = await contentHashes(checkpoint, signal);
@@ -62,11 +63,13 @@ export async function describeOwnText(
     dtype: OWN_TEXT_DTYPE[runtime.provider],
     provider,
     onnxruntime,
+    ...(temperature === 1 ? {} : { temperature }),
     ...(provider === "cpu" ? cpu : {}),
   }));
   return {
     key: sha256(canonicalJson({ source, text: hashWindows(text), seed, length, count, batch })),
     source,
+    temperature,
     options: { vocabularySize: model.vocabularySize, count, length, text, seed, batch },
   };
 }
@@ -77,7 +80,7 @@ export async function describeOwnText(
  * @param directory Where batches of windows are kept as soon as they are made.
  */
 export async function makeOwnText(
-  { source, options }: OwnText,
+  { source, temperature, options }: OwnText,
   run: {
     readonly directory: string;
     readonly model: string;
@@ -92,7 +95,12 @@ export async function makeOwnText(
   const open = () => {
     if (opened === undefined) emit({ type: "notice", message: `"${run.model}" writes text of its own` });
     const { length } = options;
-    return opened ??= openWindowSampler(run.model, runtime, { length, dtype: OWN_TEXT_DTYPE[runtime.provider], signal })
+    return opened ??= openWindowSampler(run.model, runtime, {
+      length,
+      dtype: OWN_TEXT_DTYPE[runtime.provider],
+      temperature,
+      signal,
+    })
       .then((sampler) => stack.use(sampler));
   };
   return await selfText(open, {

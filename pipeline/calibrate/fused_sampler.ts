@@ -42,17 +42,19 @@ export async function loadFusedSampler(
   runtime: Runtime,
   source: ArtefactReader,
   model: ModelDescription,
-  { directory, length, dtype, session: options, signal }: {
+  { directory, length, dtype, temperature = 1, session: options, signal }: {
     readonly directory: string;
     readonly length: number;
     readonly dtype: "f32" | "f16";
+    /** Default 1. */
+    readonly temperature?: number;
     /** For measurements; `cudaGraph` serves eight batches, as each has two sets of tensors. */
     readonly session?: Pick<SessionOptions, "cudaGraph" | "profilePrefix" | "recordPlacement">;
     readonly signal?: AbortSignal;
   },
 ): Promise<LoadedSampler> {
   const weights = streamedWeights(source, model, dtype === "f16" ? "float16" : "float32");
-  const { graph, caches } = buildFusedSampler(model, weights, { length, dtype });
+  const { graph, caches } = buildFusedSampler(model, weights, { length, dtype, temperature });
   await writeModel(graph, directory, "sampler.onnx", { signal });
   const session = await runtime.load(join(directory, "sampler.onnx"), {
     name: "writing of text",

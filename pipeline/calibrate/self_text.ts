@@ -61,7 +61,7 @@ export function windowsTogether(
 }
 
 /**
- * Samples windows from a model at temperature 1, so that their tokens are what the model thinks comes next (Liu et al.,
+ * Samples windows from a model, so that their tokens are what the model thinks comes next (Liu et al.,
  * LLM-QAT, arXiv 2305.17888): continuations of pieces of a text, which stay near its subjects, or else from a first token
  * drawn uniformly from the vocabulary. End-of-sequence tokens do not end a window. The whole model is in use meanwhile, as in
  * any generation.

@@ -24,7 +24,7 @@ import { fitsFusedSampler, loadFusedSampler, writeFusedWindows } from "./fused_s
 /** A model that continues windows. */
 export interface WindowSampler extends AsyncDisposable {
   /**
-   * Windows that begin with prompts of one length and go on with tokens drawn at temperature 1.
+   * Windows that begin with prompts of one length and go on with drawn tokens.
    *
    * @throws {RangeError} when the model's logits are not finite.
    */
@@ -37,6 +37,8 @@ export interface WindowSamplerOptions {
   readonly length: number;
   /** Type of weights, products and caches. */
   readonly dtype: "f32" | "f16";
+  /** Logits are divided by it before a token is drawn; above 0. Default 1. */
+  readonly temperature?: number;
   /**
    * Tokens that are kept apart from the older ones, see `sampler_graph.ts`. Default: {@linkcode fitsFusedSampler} decides whether
    * there are any, and they are 64.
@@ -76,7 +78,7 @@ export function samplerBytes(
 export async function openWindowSampler(
   path: string,
   runtime: Runtime,
-  { length, dtype, recent, signal }: WindowSamplerOptions,
+  { length, dtype, temperature = 1, recent, signal }: WindowSamplerOptions,
 ): Promise<WindowSampler> {
   await using stack = new AsyncDisposableStack();
   const checkpoint = await openCheckpoint(path, { signal });
@@ -90,7 +92,7 @@ export async function openWindowSampler(
   const directory = await Deno.makeTempDir({ prefix: "dbf-own-text-" });
   stack.defer(() => Deno.remove(directory, { recursive: true }));
   if (recent === undefined && length > 1 && fitsFusedSampler(runtime, model, dtype)) {
-    const loaded = await loadFusedSampler(runtime, source, model, { directory, length, dtype, signal });
+    const loaded = await loadFusedSampler(runtime, source, model, { directory, length, dtype, temperature, signal });
     stack.use(loaded.session);
     return samplerOf(stack.move(), (batch, stop) => writeFusedWindows(loaded, batch, stop));
   }
@@ -100,7 +102,9 @@ export async function openWindowSampler(
   const load = async (fresh: number) => {
     const weights = streamedWeights(source, model, type);
     const name = `sampler_${fresh}.onnx`;
-    await writeModel(buildSampler(model, weights, { ...sizes, fresh, dtype }), directory, name, { signal });
+    await writeModel(buildSampler(model, weights, { ...sizes, fresh, dtype, temperature }), directory, name, {
+      signal,
+    });
     return opened.use(await runtime.load(join(directory, name), { name: `writing of text, ${fresh} tokens at once` }));
   };
   const step = await load(1);

@@ -35,6 +35,7 @@ export interface FusedSampler {
  * Builds the graph of one run.
  *
  * @param length Tokens a window; the caches have a place for each.
+ * @param temperature Above 0: logits are divided by it.
  * @returns Inputs `given` `[length, batch]` int64, token ids of the prompts and −1 behind them; `uniform` `[length, batch]` f32 in [0, 1);
  *   `places` `[batch]` int32, the place of the token that is fed, equal in all windows; `token` `[batch]` int64, fed where none is given;
  *   caches `[batch, kvHeads, length, headDim]`. Outputs `next_places`; `next_token`, drawn with the uniform number of the place that is fed
@@ -43,7 +44,11 @@ export interface FusedSampler {
 export function buildFusedSampler(
   model: ModelDescription,
   weights: DecoderWeights,
-  { length, dtype }: { readonly length: number; readonly dtype: "f32" | "f16" },
+  { length, dtype, temperature }: {
+    readonly length: number;
+    readonly dtype: "f32" | "f16";
+    readonly temperature: number;
+  },
 ): FusedSampler {
   const type = dtype === "f16" ? "float16" : "float32";
   const g = createGraph(`${model.architecture}_fused_sampler`);
@@ -74,7 +79,7 @@ export function buildFusedSampler(
   const row = squeeze(g, buildHead(g, model, weights, hidden, dtype), [1]);
   const largest = reduceMax(g, row, [1]);
   const uniform = transpose(g, gather(g, uniforms, place), [1, 0]);
-  g.output("next_token", drawToken(g, row, largest, uniform, g.constant(1)));
+  g.output("next_token", drawToken(g, row, largest, uniform, g.constant(temperature)));
   g.output("largest", squeeze(g, largest, [1]));
   g.output("next_places", add(g, places, g.constant(Int32Array.of(1), [1])));
   return { graph: g, caches };

@@ -50,6 +50,7 @@ const numbers = (g: Graph, count: number) =>
  * Builds the graph of one run.
  *
  * @param fresh Tokens a window of the run: 1 in a step; `recent`, of a prompt, where `recent` holds nothing before.
+ * @param temperature Above 0: logits are divided by it.
  * @returns Inputs `input_ids` `[batch, fresh]` int64, `merged` and `held` `[]` int64 (tokens in `old`, and in `recent` before the run),
  *   `uniform` `[batch, 1]` f32 in [0, 1), `old.N.key/value` `[batch, kvHeads, capacity, headDim]` and, in a step, `recent.N.key/value`;
  *   outputs `token` `[batch]` int64, drawn from the distribution after the last token, `largest` `[batch]` f32, its largest logit, and `next.N.key/value`, the new `recent`.
@@ -57,7 +58,11 @@ const numbers = (g: Graph, count: number) =>
 export function buildSampler(
   model: ModelDescription,
   weights: DecoderWeights,
-  { capacity, recent, fresh, dtype }: SamplerSizes & { readonly fresh: number; readonly dtype: "f32" | "f16" },
+  { capacity, recent, fresh, dtype, temperature }: SamplerSizes & {
+    readonly fresh: number;
+    readonly dtype: "f32" | "f16";
+    readonly temperature: number;
+  },
 ): Graph {
   if (fresh !== 1 && fresh !== recent) {
     throw new RangeError(`Cannot build a sampler for ${fresh} tokens a run: it takes 1 or ${recent}`);
@@ -91,7 +96,7 @@ export function buildSampler(
   const last = fresh === 1 ? hidden : slice(g, hidden, 1, fresh - 1);
   const row = squeeze(g, buildHead(g, model, weights, last, dtype), [1]);
   const largest = reduceMax(g, row, [1]);
-  g.output("token", drawToken(g, row, largest, uniform, g.constant(1)));
+  g.output("token", drawToken(g, row, largest, uniform, g.constant(temperature)));
   g.output("largest", squeeze(g, largest, [1]));
   kept.forEach(({ key, value }, index) => {
     g.output(`next.${index}.key`, key);

@@ -68,6 +68,8 @@ const Calibration = v.strictObject({
   sequences: v.optional(Count, 128),
   /** Windows of the model's own text beside these, which continue pieces of the text. Default 0; with the effort `best` twice as many as the text has. */
   generated: v.optional(v.pipe(v.number(), v.safeInteger("must be a whole number"), v.minValue(0))),
+  /** Of the model's own text. */
+  temperature: v.optional(v.pipe(v.number(), v.gtValue(0), v.maxValue(10))),
   /** Tokens a window. */
   length: v.optional(Count, 512),
 });
@@ -167,6 +169,7 @@ export interface RecipeInput {
     readonly source: string;
     readonly sequences?: number;
     readonly generated?: number;
+    readonly temperature?: number;
     readonly length?: number;
   };
   readonly cache?: string;
@@ -229,12 +232,14 @@ export interface Recipe {
   readonly effort: "fast" | "balanced" | "best";
   /**
    * Samples that calibrated stages see: `sequences` windows of `length` tokens from the file `source` (`"self"`: the
-   * model's own text), and `generated` more of the model's own text (with the effort `best` twice as many where absent).
+   * model's own text), and `generated` more of the model's own text (with the effort `best` twice as many where absent), drawn at
+   * `temperature` (1 where absent).
    */
   readonly calibration?: {
     readonly source: string;
     readonly sequences: number;
     readonly generated?: number;
+    readonly temperature?: number;
     readonly length: number;
   };
   /** Directory where runs on one checkpoint and text leave importance and the model's own text for each other; it never changes results. */

@@ -5,10 +5,16 @@ import { generateBatch } from "../../../pipeline/evaluate/generate.ts";
 import { openModel } from "../../../pipeline/evaluate/open_model.ts";
 
 /** Windows by the exported model, one growing cache: the slow twin. */
-async function twin(path: string, prompts: readonly (readonly number[])[], length: number, seed: number) {
+async function twin(
+  path: string,
+  prompts: readonly (readonly number[])[],
+  length: number,
+  seed: number,
+  temperature = 1,
+) {
   await using runtime = await openRuntime({ threads: 1 });
   await using model = await openModel(path, runtime);
-  const options = { temperature: 1, maxTokens: length - prompts[0].length, ignoreEos: true, seed };
+  const options = { temperature, maxTokens: length - prompts[0].length, ignoreEos: true, seed };
   const steps = await Array.fromAsync(generateBatch(model, prompts, options));
   return prompts.map((prompt, index) => Int32Array.of(...prompt, ...steps.map((tokens) => tokens[index]!)));
 }
@@ -71,6 +77,20 @@ Deno.test("WindowSampler draws in float16 what it draws in float32, but near bor
   const other = one.filter((window, at) => window[given] !== two[at][given]).length;
   assertLess(other, 256 / 8);
 });
+
+for (const recent of [undefined, 5]) {
+  Deno.test(`WindowSampler draws at a temperature, ${recent ? "with recent tokens apart" : "with caches in place"}`, async () => {
+    const path = "tests/fixtures/tiny-llama", length = 24, prompts = [[7, 31, 5], [11, 2, 90]];
+    await using runtime = await openRuntime({ threads: 1 });
+    const write = async (temperature: number) => {
+      await using sampler = await openWindowSampler(path, runtime, { length, dtype: "f32", temperature, recent });
+      return await sampler.write({ prompts, length, seed: 3 });
+    };
+    // Near 0 the most likely token is drawn, whatever the random numbers are.
+    assertEquals(await write(1e-3), await twin(path, prompts, length, 3, 1e-3));
+    assertEquals(await write(0.7), await twin(path, prompts, length, 3, 0.7));
+  });
+}
 
 Deno.test("openWindowSampler() refuses windows beyond the model's context", async () => {
   await using runtime = await openRuntime({ threads: 1 });
