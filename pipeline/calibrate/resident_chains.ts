@@ -7,7 +7,8 @@
 import type { Runtime, Session, Tensor } from "../../kernels/runtime/types.ts";
 import { encodeModel } from "../graph/encode.ts";
 import { createGraph } from "../graph/graph.ts";
-import { concat, split } from "../graph/ops.ts";
+import { concat, gather, slice } from "../graph/ops.ts";
+import type { Graph } from "../graph/types.ts";
 import type { Activations, ActivationShape } from "./activations.ts";
 import { bytesFor } from "./device_memory.ts";
 
@@ -42,76 +43,92 @@ export function residentChains(runtime: Runtime): ResidentChains {
   return found;
 }
 
+/** One set: tensors as they were written, and where in them each window is. */
+type StoredWindows = Map<number, { readonly tensor: Tensor; readonly row: number }>;
+
+function disposeAll(stored: StoredWindows): void {
+  for (const { tensor } of stored.values()) tensor[Symbol.dispose]();
+  stored.clear();
+}
+
+/** Rows of tensors of several windows, in the order of the inputs: `w0`, `w1` … `(any, tokens, features)` and `rows` int64. */
+function buildTake(count: number, { tokens, features }: ActivationShape): Graph {
+  const g = createGraph("take_windows");
+  const rows = g.input("rows", "int64", [count]);
+  const parts = Array.from({ length: count }, (_, at) => {
+    const all = g.input(`w${at}`, "float32", [`windows${at}`, tokens, features]);
+    return gather(g, all, slice(g, rows, 0, at, at + 1), 0);
+  });
+  g.output("all", concat(g, parts, 0));
+  return g;
+}
+
 function openResidentChains(runtime: Runtime): ResidentChains {
   const sessions = new Map<string, Promise<Session>>();
-  const kept = new Map<string, { readonly shape: ActivationShape; readonly windows: Map<number, Tensor> }>();
-  const session = (kind: "join" | "cut", count: number, { tokens, features }: ActivationShape) => {
-    const key = JSON.stringify([kind, count, tokens, features]);
+  const kept = new Map<string, { readonly shape: ActivationShape; readonly stored: StoredWindows }>();
+  const taking = (count: number, shape: ActivationShape) => {
+    const key = JSON.stringify([count, shape.tokens, shape.features]);
     let made = sessions.get(key);
     if (made === undefined) {
-      const g = createGraph(`${kind}_windows`);
-      if (kind === "join") {
-        const parts = Array.from({ length: count }, (_, at) => g.input(`w${at}`, "float32", [1, tokens, features]));
-        g.output("all", concat(g, parts, 0));
-      } else {
-        const all = g.input("all", "float32", [count, tokens, features]);
-        split(g, all, 0, Array<number>(count).fill(1)).forEach((part, at) => g.output(`w${at}`, part));
-      }
-      sessions.set(key, made = runtime.load(encodeModel(g), { name: `${kind} ${count} windows` }));
+      made = runtime.load(encodeModel(buildTake(count, shape)), { name: `taking ${count} windows` });
+      sessions.set(key, made);
     }
     return made;
   };
-  const over = (shape: ActivationShape, windows: Map<number, Tensor>, owned: boolean): Activations => ({
+  const over = (shape: ActivationShape, stored: StoredWindows, owned: boolean): Activations => ({
     ...shape,
     async tensor(indices) {
-      const parts = indices.map((index, at) => [`w${at}`, windows.get(index)!] as const);
-      const missing = indices.find((index) => !windows.has(index));
+      const missing = indices.find((index) => !stored.has(index));
       if (missing !== undefined) throw new RangeError(`Cannot take window ${missing}: it was not written`);
-      return (await (await session("join", indices.length, shape)).run(Object.fromEntries(parts))).all;
+      const found = indices.map((index) => stored.get(index)!);
+      const parts = found.map(({ tensor }, at) => [`w${at}`, tensor] as const);
+      using rows = runtime.tensor("int64", BigInt64Array.from(found, ({ row }) => BigInt(row)), [found.length]);
+      const session = await taking(indices.length, shape);
+      return (await session.run({ ...Object.fromEntries(parts), rows })).all;
     },
-    async write(first, data) {
-      using all = data;
-      const count = all.shape[0];
-      const cut = await session("cut", count, shape);
-      const into = Object.fromEntries(
-        cut.outputs.map(({ name }) => [name, runtime.empty("float32", [1, shape.tokens, shape.features])]),
-      );
-      const parts = await cut.run({ all }, { into });
-      for (let at = 0; at < count; at++) {
-        windows.get(first + at)?.[Symbol.dispose]();
-        windows.set(first + at, parts[`w${at}`]);
+    // A tensor of a window alone would take up to twice its size: CUDA gives out pages of 2 MiB.
+    write(first, data) {
+      const replaced = new Set<Tensor>();
+      for (let row = 0; row < data.shape[0]; row++) {
+        const before = stored.get(first + row);
+        if (before !== undefined) replaced.add(before.tensor);
+        stored.set(first + row, { tensor: data, row });
       }
+      if (replaced.size > 0) {
+        const used = new Set([...stored.values()].map(({ tensor }) => tensor));
+        for (const tensor of replaced) if (!used.has(tensor)) tensor[Symbol.dispose]();
+      }
+      return Promise.resolve();
     },
     [Symbol.dispose]() {
-      if (!owned) return;
-      for (const tensor of windows.values()) tensor[Symbol.dispose]();
-      windows.clear();
+      if (owned) disposeAll(stored);
     },
   });
-  const created = new WeakMap<Activations, Map<number, Tensor>>();
+  const created = new WeakMap<Activations, StoredWindows>();
   const drop = (name: string) => {
-    for (const tensor of kept.get(name)?.windows.values() ?? []) tensor[Symbol.dispose]();
+    const found = kept.get(name);
+    if (found !== undefined) disposeAll(found.stored);
     kept.delete(name);
   };
   return {
     create(shape) {
-      const windows = new Map<number, Tensor>();
-      const made = over(shape, windows, true);
-      created.set(made, windows);
+      const stored: StoredWindows = new Map();
+      const made = over(shape, stored, true);
+      created.set(made, stored);
       return made;
     },
     keep(name, activations) {
-      const windows = created.get(activations)!;
+      const stored = created.get(activations)!;
       const { windows: count, tokens, features } = activations;
       drop(name);
-      kept.set(name, { shape: { windows: count, tokens, features }, windows: new Map(windows) });
-      windows.clear();
+      kept.set(name, { shape: { windows: count, tokens, features }, stored: new Map(stored) });
+      stored.clear();
     },
     find(name, shape) {
       const found = kept.get(name);
       const { windows, tokens, features } = found?.shape ?? { windows: 0, tokens: 0, features: 0 };
       if (found === undefined || windows !== shape.windows || tokens !== shape.tokens) return undefined;
-      return features === shape.features ? over(shape, found.windows, false) : undefined;
+      return features === shape.features ? over(shape, found.stored, false) : undefined;
     },
     drop,
     dropWhere(others) {
