@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Value } from "../types.ts";
+import type { Graph, Value } from "../types.ts";
 import { constantInts, expandLike, int64s, intAttribute, op, positiveAxis, scalar } from "./rule.ts";
 import type { VjpContext, VjpRule } from "./rule.ts";
 
@@ -52,10 +52,40 @@ function reduceSumSquare(context: VjpContext): Value[] {
   return [op(g, "Mul", [x, twice])];
 }
 
+/**
+ * Σ dy ⊙ y over the last axis for weights y, where dy is what a product o = y·v gave: the same as Σ do ⊙ o, which is far smaller
+ * (Dao et al., FlashAttention, arXiv 2205.14135, appendix B.2). `undefined` where the graph is not so.
+ */
+function totalOfWeights(g: Graph, y: Value, dy: Value): Value | undefined {
+  const maker = (value: Value | undefined) =>
+    g.nodes.find(({ outputs }) => value !== undefined && outputs.includes(value));
+  const reshaped = maker(dy);
+  const made = reshaped?.type === "Reshape" ? maker(reshaped.inputs[0]) : reshaped;
+  // dy = do·vᵀ, as the rule of products makes it; with another product beside it dy would be a sum
+  const transposed = maker(made?.inputs[1]);
+  const rows = y.shape.slice(0, -1);
+  if (made?.type !== "MatMul" || transposed?.type !== "Transpose") return undefined;
+  const lefts = g.nodes.filter(({ type, inputs }) => type === "Reshape" && inputs[0] === y).map(({ outputs }) =>
+    outputs[0]
+  );
+  const products = g.nodes.filter(({ type, inputs: [left, right] }) =>
+    type === "MatMul" && right === transposed.inputs[0] && (left === y || lefts.includes(left!))
+  );
+  if (products.length !== 1 || !rows.every((dim) => typeof dim === "number")) return undefined;
+  const o = products[0].outputs[0];
+  const sums = op(g, "ReduceSum", [op(g, "Mul", [made.inputs[0]!, o]), int64s(g, [o.shape.length - 1])], {
+    keepdims: 1,
+  });
+  return op(g, "Reshape", [sums, int64s(g, [...rows as number[], 1])]);
+}
+
 /** y = softmax(x): dx = y ⊙ (dy − Σ dy ⊙ y). */
 function softmax({ g, node, gradients }: VjpContext): Value[] {
   const y = node.outputs[0];
-  const axis = int64s(g, [positiveAxis(intAttribute(node, "axis", -1), y.shape.length)]);
+  const last = positiveAxis(intAttribute(node, "axis", -1), y.shape.length);
+  const known = last === y.shape.length - 1 ? totalOfWeights(g, y, gradients[0]!) : undefined;
+  if (known !== undefined) return [op(g, "Mul", [y, op(g, "Sub", [gradients[0]!, known])])];
+  const axis = int64s(g, [last]);
   const weighted = op(g, "Mul", [gradients[0]!, y]);
   const total = op(g, "ReduceSum", [weighted, axis], { keepdims: 1 });
   return [op(g, "Sub", [weighted, op(g, "Mul", [y, total])])];

@@ -54,6 +54,23 @@ const CASES: readonly Case[] = [
   { name: "Min", shapes: [[2, 3], [3]], build: one("Min") },
   { name: "Softmax", shapes: [[2, 3, 4]], build: one("Softmax", { axis: -1 }) },
   { name: "Softmax of the middle axis", shapes: [[2, 3, 4]], build: one("Softmax", { axis: 1 }) },
+  {
+    name: "attention: weights taken by one product, reshaped",
+    shapes: [[2, 3, 2, 4], [2, 4, 3]],
+    build: (g, [x, v]) => {
+      const weights = g.node("Reshape", [g.node("Softmax", [x], { axis: -1 })[0], ints(g, [2, 6, 4])])[0];
+      return g.node("MatMul", [weights, v])[0];
+    },
+  },
+  ...[false, true].map((same) => ({
+    name: `attention: weights taken by two products of ${same ? "the same" : "different"} values`,
+    shapes: [[3, 4], [4, 2], [4, 2]],
+    build: (g: Graph, [x, v, w]: readonly Value[]) => {
+      const weights = g.node("Softmax", [x], { axis: -1 })[0];
+      const products = [v, same ? v : w].map((each) => g.node("MatMul", [weights, each])[0]);
+      return g.node("Mul", products)[0];
+    },
+  })),
   { name: "LogSoftmax", shapes: [[2, 5]], build: one("LogSoftmax", { axis: -1 }) },
   {
     name: "ReduceSum",
