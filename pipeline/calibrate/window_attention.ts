@@ -1,6 +1,6 @@
 /**
- * Attention over whole windows that leaves out most of what the causal mask hides: queries in pieces, each with the keys up to
- * its end.
+ * Attention over whole windows that leaves out most of what the causal mask hides: queries in pieces, each with the pieces of keys
+ * up to its own.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { attend, headsOf } from "../model/decoder_attention.ts";
 import type { BlockAttention } from "../model/decoder_block.ts";
 import type { BlockContext } from "../model/decoder_context.ts";
 import type { ModelDescription } from "../model/types.ts";
-import { concat, int64s, slice, split } from "../graph/ops.ts";
+import { concat, int64s, split } from "../graph/ops.ts";
 import type { Graph, Value } from "../graph/types.ts";
 
 /** Added to masked scores; finite, as in the exported model. */
@@ -49,18 +49,20 @@ export function windowAttention(g: Graph, model: ModelDescription, rotation: Blo
     const [batch, , tokens] = query.shape as readonly number[];
     const starts = Array.from({ length: Math.ceil(tokens / PIECE) }, (_, at) => at * PIECE);
     const sizes = starts.map((from) => Math.min(PIECE, tokens - from));
-    const pieces = starts.length === 1 ? [query] : split(g, query, 2, sizes);
+    const cut = (all: Value) => starts.length === 1 ? [all] : split(g, all, 2, sizes);
+    const [queries, keys, values] = [query, key, value].map(cut);
+    const joined = (pieces: readonly Value[]) => pieces.length === 1 ? pieces[0] : concat(g, pieces, 2);
     const outputs = starts.map((from, at) => {
       const to = from + sizes[at];
-      const first = Math.max(0, from + 1 - (block.slidingWindow ?? Infinity));
-      const seen = (all: Value) => first === 0 && to === tokens ? all : slice(g, all, 2, first, to);
-      const groups = heads / kvHeads;
+      const oldest = Math.floor(Math.max(0, from + 1 - (block.slidingWindow ?? Infinity)) / PIECE);
+      const first = oldest * PIECE;
       const context = {
         mask: maskOf(g, { from, to, first }, block.slidingWindow),
-        scoreShape: int64s(g, [batch, kvHeads, groups, sizes[at], to - first]),
-        rowShape: int64s(g, [batch, kvHeads, groups * sizes[at], to - first]),
+        scoreShape: int64s(g, [batch, kvHeads, heads / kvHeads, sizes[at], to - first]),
+        rowShape: int64s(g, [batch, kvHeads, heads / kvHeads * sizes[at], to - first]),
       };
-      return attend(g, model, context, pieces[at], [{ key: seen(key), value: seen(value) }]);
+      const seen = { key: joined(keys.slice(oldest, at + 1)), value: joined(values.slice(oldest, at + 1)) };
+      return attend(g, model, context, queries[at], [seen]);
     });
     return { output: outputs.length === 1 ? outputs[0] : concat(g, outputs, 1), present: { key, value } };
   };
