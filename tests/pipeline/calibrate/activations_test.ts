@@ -7,6 +7,7 @@ import { readFloats } from "../../../pipeline/calibrate/engine.ts";
 import { cutSegments, joinSegments } from "../../../pipeline/calibrate/parameters.ts";
 import { residentChains } from "../../../pipeline/calibrate/resident_chains.ts";
 import { shuffledBatches } from "../../../pipeline/calibrate/shuffle.ts";
+import { provider } from "../../kernels/runtime/graphs.ts";
 
 const SHAPE = { windows: 3, tokens: 2, features: 2 };
 
@@ -31,7 +32,7 @@ Deno.test("openActivations() reads windows in any order and refuses a file of an
 });
 
 Deno.test("residentChains() keeps windows in any order until they are dropped", async () => {
-  await using runtime = await openRuntime({ threads: 1 });
+  await using runtime = await openRuntime({ provider, threads: 1 });
   await using store = residentChains(runtime);
   {
     using made = store.create(SHAPE);

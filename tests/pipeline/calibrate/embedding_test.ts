@@ -4,6 +4,7 @@ import { openEmbedding } from "../../../pipeline/calibrate/embedding.ts";
 import { openHead } from "../../../pipeline/calibrate/head.ts";
 import { openCheckpoint } from "../../../pipeline/checkpoint/open.ts";
 import { describeModel } from "../../../pipeline/model/describe.ts";
+import { provider } from "../../kernels/runtime/graphs.ts";
 
 Deno.test("openEmbedding() reads each row once while it is kept, and gives the table's rows either way", async () => {
   using checkpoint = await openCheckpoint("tests/fixtures/architectures/llama");
@@ -35,7 +36,7 @@ Deno.test("openEmbedding() reads each row once while it is kept, and gives the t
 });
 
 Deno.test("a head that is tied to the embedding embeds as the checkpoint's rows do; another one does not", async () => {
-  await using runtime = await openRuntime({ threads: 1 });
+  await using runtime = await openRuntime({ provider, threads: 1 });
   const windows = [Int32Array.of(3, 1, 3, 7, 0), Int32Array.of(7, 0, 1, 1, 2)];
   for (const [name, tied] of [["gemma3_text", true], ["llama", false]] as const) {
     using checkpoint = await openCheckpoint(`tests/fixtures/architectures/${name}`);

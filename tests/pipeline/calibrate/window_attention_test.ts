@@ -7,6 +7,7 @@ import { differentiate } from "../../../pipeline/graph/differentiate.ts";
 import { encodeModel } from "../../../pipeline/graph/encode.ts";
 import { createGraph } from "../../../pipeline/graph/graph.ts";
 import { mul, reduceSum } from "../../../pipeline/graph/ops.ts";
+import { provider } from "../../kernels/runtime/graphs.ts";
 import type { BlockDescription, ModelDescription } from "../../../pipeline/model/types.ts";
 
 const HEADS = 4, KV_HEADS = 2, HEAD_DIM = 8;
@@ -67,7 +68,7 @@ function largestDifference(found: Float32Array, expected: Float64Array): number 
 }
 
 Deno.test("windowAttention() and its gradients are those of causal attention, in one piece or several, with sliding windows", async () => {
-  await using runtime = await openRuntime({ threads: 1 });
+  await using runtime = await openRuntime({ provider, threads: 1 });
   for (const [tokens, slidingWindow] of [[1, undefined], [256, undefined], [257, 3], [600, undefined], [600, 300]]) {
     const block = { norms: {}, slidingWindow } as unknown as BlockDescription;
     const g = createGraph("attention");
@@ -90,7 +91,7 @@ Deno.test("windowAttention() and its gradients are those of causal attention, in
         [name, runtime.tensor("float32", data[name], shape as number[])] as const
       ),
     );
-    await using session = await runtime.load(encodeModel(g));
+    await using session = await runtime.load(encodeModel(g), { tf32: false });
     const found = await session.run(feeds);
     const expected = twin(tokens!, slidingWindow, data.query, data.key, data.value, data.gradient);
     for (
@@ -109,7 +110,7 @@ Deno.test("windowAttention() and its gradients are those of causal attention, in
 });
 
 Deno.test("a double-binary linear gives y = x·Ŵᵀ with its weight multiplied out and with two products", async () => {
-  await using runtime = await openRuntime({ threads: 1 });
+  await using runtime = await openRuntime({ provider, threads: 1 });
   const forms = new Set<number>();
   for (const [rows, cols, rank, tokens] of [[33, 17, 11, 1], [17, 33, 11, 7], [24, 40, 15, 200], [5, 9, 7, 64]]) {
     const linear = { role: "r", rows, cols }, shape = { kind: "dbf", rank } as const;
@@ -128,7 +129,7 @@ Deno.test("a double-binary linear gives y = x·Ŵᵀ with its weight multiplied 
       ...segments.map(({ name, shape }) => [name, runtime.tensor("float32", values.get(name)!, [...shape])]),
     ]);
     const [A, B, a, mid, b] = segments.map(({ name }) => values.get(name)!);
-    await using session = await runtime.load(encodeModel(g));
+    await using session = await runtime.load(encodeModel(g), { tf32: false });
     const found = await readFloats((await session.run(feeds)).y);
     for (let token = 0; token < tokens; token++) {
       for (let row = 0; row < rows; row++) {
