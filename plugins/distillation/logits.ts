@@ -54,7 +54,7 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
   kind: "distillation",
   scope: "model",
   name: "logits",
-  version: "1.0.0",
+  version: "1.1.0",
   description: "Trains signs and scales of the whole model by KL divergence from the full-precision logits.",
   options,
   estimate: (

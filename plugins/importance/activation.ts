@@ -30,7 +30,7 @@ export const activationImportance: Stage<"importance", typeof options> = defineS
   kind: "importance",
   scope: "model",
   name: "activation",
-  version: "1.1.0",
+  version: "1.2.0",
   description: "E[x²] of inputs from calibration text; forward only.",
   options,
   // the block's weights and their products with a batch, beside the stored inputs

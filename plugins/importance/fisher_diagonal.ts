@@ -30,7 +30,7 @@ export const fisherDiagonalImportance: Stage<"importance", typeof options> = def
   kind: "importance",
   scope: "model",
   name: "fisher-diagonal",
-  version: "1.1.0",
+  version: "1.2.0",
   description: "E[x²] of inputs and E[g²] of output gradients from the model's loss on calibration text.",
   options,
   // the block's weights and their products with a batch, beside the stored inputs

@@ -50,7 +50,7 @@ export const blockTuning: Stage<"reconstruction", typeof options> = defineStage(
   kind: "reconstruction",
   scope: "block",
   name: "block-tuning",
-  version: "1.1.0",
+  version: "1.2.0",
   description:
     "Retunes dense weights before every linear, then optionally signs and scales, against the block's output.",
   options,

@@ -33,7 +33,7 @@ export const errorCompensationStage: Stage<"reconstruction", typeof options> = d
   kind: "reconstruction",
   scope: "block",
   name: "error-compensation",
-  version: "1.1.0",
+  version: "1.2.0",
   description: "Corrects each weight in closed form for the error of its inputs before it is factorized; no gradients.",
   options,
   // two covariances and the solver's copies

@@ -27,7 +27,7 @@ export const sequential: Stage<"reconstruction", typeof options> = defineStage({
   kind: "reconstruction",
   scope: "block",
   name: "sequential",
-  version: "1.1.0",
+  version: "1.2.0",
   description:
     "Measures each layer's inputs in the model as compressed so far, for factorizations that want them; no training.",
   options,
