@@ -28,8 +28,8 @@ export interface ChainOptions {
   readonly batch: number;
   /** Keep the activations on the device instead of in files. Default: on a GPU, where they fit. */
   readonly resident?: boolean;
-  /** Embeds the windows where something else can than rows read from the checkpoint, with the same result. */
-  readonly embed?: (windows: readonly Int32Array[]) => ActivationSource | undefined;
+  /** Embeds the windows. Default: {@linkcode embeddedWindows}. */
+  readonly embed?: (windows: readonly Int32Array[]) => ActivationSource;
   readonly signal?: AbortSignal;
 }
 

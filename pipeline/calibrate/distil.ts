@@ -21,7 +21,7 @@ import {
   treatments,
 } from "./block_state.ts";
 import { chainDirectory } from "./chain.ts";
-import { embeddedWindows } from "./embedding.ts";
+import { embeddedBy, embeddedWindows } from "./embedding.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, openBlockEngine } from "./engine.ts";
 import { type Head, openHead } from "./head.ts";
 import { cosineFactor } from "./schedule.ts";
@@ -101,17 +101,6 @@ async function forwardBlock(run: DistillationRun, each: DistilledBlock, x: Tenso
   await runBlock(engine, each, "forward", x.shape, { x, ...parameters }, { y: y.tensor });
   if (store.has(index)) store.release(index);
   return y;
-}
-
-/** Windows embedded by a head that is tied to the embedding, whose matrix is in memory anyway; `undefined` where it is not. */
-function embeddedBy({ embed }: Head, features: number, windows: readonly Int32Array[]): ActivationSource | undefined {
-  return embed && {
-    windows: windows.length,
-    tokens: windows[0].length,
-    features,
-    tensor: (indices) => embed(indices.map((index) => windows[index])),
-    [Symbol.dispose]: () => {},
-  };
 }
 
 /** Perplexity of the compressed model on windows, the first token of each unscored. */
@@ -200,18 +189,23 @@ export async function distilModel(
   const batches = shuffledBatches(calibration.length, batch, jobs[0]?.seed ?? 0);
   const { scratch, signal } = context;
   await using head = await openHead(context.runtime, model, checkpoint);
+  // A head that is tied to the embedding is in memory anyway.
+  const embed = (windows: readonly Int32Array[]) =>
+    head.embed === undefined
+      ? embeddedWindows(context.runtime, checkpoint, model, windows)
+      : embeddedBy(head.embed, model.hiddenSize, windows);
   const chain = {
     engine,
     windows: calibration,
     directory: chainDirectory(scratch, calibration),
     scratch,
     batch,
-    embed: (windows: readonly Int32Array[]) => embeddedBy(head, model.hiddenSize, windows),
+    embed,
     signal,
   };
   // What the full-precision model's last block gives is all that is needed of the teacher.
   using teacher = openTeacher(chain, batches, steps, teacherBytes);
-  using inputs = chain.embed(calibration) ?? embeddedWindows(context.runtime, checkpoint, model, calibration);
+  using inputs = embed(calibration);
   await using optimizer = await openAdamW(context.runtime, { beta1: options.momentum });
   using pool = openTensorPool(context.runtime);
   const compressed = new Set(jobs.map(({ name }) => name));

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Runtime } from "../../kernels/runtime/types.ts";
+import type { Runtime, Tensor } from "../../kernels/runtime/types.ts";
 import type { CheckpointReader } from "../checkpoint/types.ts";
 import type { ModelDescription } from "../model/types.ts";
 import type { ActivationSource } from "./activations.ts";
@@ -20,6 +20,12 @@ const KEPT_BYTES = 2 ** 26;
 /** Most bytes that an open embedding holds. */
 export function embeddingBytes({ vocabularySize, hiddenSize }: ModelDescription): number {
   return Math.min(4 * vocabularySize * hiddenSize, KEPT_BYTES);
+}
+
+/** @throws {RangeError} when a token id is outside the vocabulary. */
+export function requireToken(token: number, entries: number): void {
+  if (token >= 0 && token < entries) return;
+  throw new RangeError(`Cannot embed token ${token}: the vocabulary has ${entries} entries`);
 }
 
 /**
@@ -47,9 +53,7 @@ export function openEmbedding(
     let at = 0;
     for (const window of windows) {
       for (const token of window) {
-        if (token < 0 || token >= entries) {
-          throw new RangeError(`Cannot embed token ${token}: the vocabulary has ${entries} entries`);
-        }
+        requireToken(token, entries);
         const slot = slots.get(token), place = places.get(token);
         if (slot !== undefined) rows.set(kept.subarray(slot * hiddenSize, (slot + 1) * hiddenSize), at);
         else if (place !== undefined) rows.copyWithin(at, place, place + hiddenSize);
@@ -71,7 +75,26 @@ export function openEmbedding(
   return Object.assign(embed, { [Symbol.dispose]: () => freeArrays([kept]) });
 }
 
-/** Embeddings of windows as activations that are made when they are asked for and stored nowhere. */
+/**
+ * Embeddings of windows as activations that are made when they are asked for and stored nowhere.
+ *
+ * @param embed Gives `(windows, tokens, features)` f32 on the device.
+ */
+export function embeddedBy(
+  embed: (windows: readonly Int32Array[]) => Promise<Tensor>,
+  features: number,
+  windows: readonly Int32Array[],
+): ActivationSource {
+  return {
+    windows: windows.length,
+    tokens: windows[0].length,
+    features,
+    tensor: (indices) => embed(indices.map((index) => windows[index])),
+    [Symbol.dispose]: () => {},
+  };
+}
+
+/** The same by {@linkcode openEmbedding}. */
 export function embeddedWindows(
   runtime: Runtime,
   checkpoint: CheckpointReader,
@@ -79,15 +102,8 @@ export function embeddedWindows(
   windows: readonly Int32Array[],
 ): ActivationSource {
   const embed = openEmbedding(checkpoint, model);
-  const { length: tokens } = windows[0], { hiddenSize: features } = model;
-  return {
-    windows: windows.length,
-    tokens,
-    features,
-    async tensor(indices) {
-      const rows = await embed(indices.map((index) => windows[index]));
-      return moveToTensor(runtime, rows, [indices.length, tokens, features]);
-    },
-    [Symbol.dispose]: () => embed[Symbol.dispose](),
-  };
+  const { hiddenSize } = model;
+  const onDevice = async (chosen: readonly Int32Array[]) =>
+    moveToTensor(runtime, await embed(chosen), [chosen.length, chosen[0].length, hiddenSize]);
+  return { ...embeddedBy(onDevice, hiddenSize, windows), [Symbol.dispose]: () => embed[Symbol.dispose]() };
 }

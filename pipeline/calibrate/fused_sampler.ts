@@ -42,12 +42,11 @@ export async function loadFusedSampler(
   runtime: Runtime,
   source: ArtefactReader,
   model: ModelDescription,
-  { directory, length, dtype, temperature = 1, session: options, signal }: {
+  { directory, length, dtype, temperature, session: options, signal }: {
     readonly directory: string;
     readonly length: number;
     readonly dtype: "f32" | "f16";
-    /** Default 1. */
-    readonly temperature?: number;
+    readonly temperature: number;
     /** For measurements; `cudaGraph` serves eight batches, as each has two sets of tensors. */
     readonly session?: Pick<SessionOptions, "cudaGraph" | "profilePrefix" | "recordPlacement">;
     readonly signal?: AbortSignal;

@@ -8,6 +8,7 @@ import type { CheckpointReader } from "../checkpoint/types.ts";
 import { encodeModel } from "../graph/encode.ts";
 import type { Graph } from "../graph/types.ts";
 import type { ModelDescription } from "../model/types.ts";
+import { requireToken } from "./embedding.ts";
 import { disposeFeeds, type Feeds, readScalar } from "./engine.ts";
 import { moveToTensor } from "./move_array.ts";
 import { buildCrossEntropy, buildDistillationLoss, buildJoinRows, buildTiedEmbedding } from "./head_graph.ts";
@@ -28,7 +29,12 @@ export interface Head extends AsyncDisposable {
   crossEntropyGradient(hidden: Tensor, windows: readonly Int32Array[]): Promise<HeadLoss>;
   /** KL(teacher ‖ student), summed over tokens, nats, with the gradient of its mean, of the shape of `hidden`. */
   distillation(hidden: Tensor, teacher: Tensor): Promise<HeadLoss>;
-  /** Where the head is the embedding: windows of token ids embedded on the device, `(windows, tokens, hidden)`, disposed by the caller. */
+  /**
+   * Where the head is the embedding: windows of token ids embedded on the device, `(windows, tokens, hidden)`, disposed by the
+   * caller.
+   *
+   * @throws {RangeError} when a token id is outside the vocabulary.
+   */
   readonly embed: ((windows: readonly Int32Array[]) => Promise<Tensor>) | undefined;
 }
 
@@ -120,10 +126,12 @@ export async function openHead(runtime: Runtime, model: ModelDescription, checkp
     },
     embed: model.tiedHead
       ? async (windows) => {
-        const ids = BigInt64Array.from(windows.flatMap((window) => [...window]), BigInt);
+        const tokens = windows.flatMap((window) => [...window]);
+        // Gather on a GPU gives zeros for what is outside
+        for (const token of tokens) requireToken(token, sized.vocabularySize);
         const run = await session("tied embedding", () => buildTiedEmbedding(sized));
-        using tensor = runtime.tensor("int64", ids, [windows.length, windows[0].length]);
-        return (await run.run({ ids: tensor, head })).hidden;
+        using ids = runtime.tensor("int64", BigInt64Array.from(tokens, BigInt), [windows.length, windows[0].length]);
+        return (await run.run({ ids, head })).hidden;
       }
       : undefined,
     async [Symbol.asyncDispose]() {

@@ -6,13 +6,10 @@
  */
 import { attend, headsOf } from "../model/decoder_attention.ts";
 import type { BlockAttention } from "../model/decoder_block.ts";
-import type { BlockContext } from "../model/decoder_context.ts";
+import { type BlockContext, MASKED_SCORE } from "../model/decoder_context.ts";
 import type { ModelDescription } from "../model/types.ts";
 import { concat, int64s, split } from "../graph/ops.ts";
 import type { Graph, Value } from "../graph/types.ts";
-
-/** Added to masked scores; finite, as in the exported model. */
-const MASKED_SCORE = -1e30;
 
 /**
  * Queries in a piece. Of windows of 1024 tokens 5/8 of the scores remain, of 2048 9/16; smaller pieces would save little more and

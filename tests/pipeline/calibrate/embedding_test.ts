@@ -48,5 +48,7 @@ Deno.test("a head that is tied to the embedding embeds as the checkpoint's rows 
     using embed = openEmbedding(checkpoint, model);
     assertEquals(found.shape, [2, 5, model.hiddenSize]);
     assertEquals(await found.read(), await embed(windows));
+    await assertRejects(() => head.embed!([Int32Array.of(1e6)]), RangeError, "Cannot embed token 1000000");
+    await assertRejects(() => head.embed!([Int32Array.of(-1)]), RangeError, "Cannot embed token -1");
   }
 });
