@@ -32,9 +32,8 @@ import type { LayerJob, StageContext } from "./stream/stage.ts";
  */
 export async function compress(input: RecipeInput | Recipe, options: CompressOptions = {}): Promise<CompressReport> {
   const start = performance.now();
-  const recipe = parseRecipe(input);
-  await using started = await startRun(recipe, options);
-  const { out, stages, checkpoint, chosen, writer, lease, context, ranks } = started;
+  await using started = await startRun(parseRecipe(input), options);
+  const { recipe, out, stages, checkpoint, chosen, writer, lease, context, ranks } = started;
   const jobs = chosen.layers.map((layer): LayerJob => ({
     ...layer,
     rank: ranks.get(layer.name)!.rank,

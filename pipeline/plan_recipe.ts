@@ -10,6 +10,7 @@ import { describeArtefact } from "./artefact/describe.ts";
 import { openArtefact } from "./artefact/reader.ts";
 import { openCheckpoint } from "./checkpoint/open.ts";
 import { type AllocationTask, allocationTask, identityOf, proposeAllocation } from "./compress_allocation.ts";
+import { resolveRun } from "./earlier_run.ts";
 import { TABLE_BITS, type TableOptions } from "./model/tables.ts";
 import { neededTensors } from "./model/check.ts";
 import { withTableBits } from "./plan/inventory.ts";
@@ -18,16 +19,16 @@ import { entryStorage } from "./plan/storage.ts";
 import type { PlanReport } from "./plan/types.ts";
 import { planInput } from "./preflight.ts";
 import { loadPlugins } from "./recipe/plugin_loader.ts";
-import { type ResolvedStages, resolveStages } from "./recipe/resolve.ts";
+import type { ResolvedStages } from "./recipe/resolve.ts";
 import type { Recipe } from "./recipe/schema.ts";
 import { type CompressOptions, selectLayers, startRun } from "./start_run.ts";
 import type { Allocated } from "./stream/stage.ts";
 
 /**
- * Where the middle dimensions of a plan are from: `shapes` alone; an earlier run in the `output` directory; `measured` now; or
+ * Where the middle dimensions of a plan are from: `shapes` alone; the run that it goes on `from`; an earlier run in the `output` directory; `measured` now; or
  * only a `start`, as the allocation measures while compressing.
  */
-export type AllocationSource = "shapes" | "output" | "measured" | "start";
+export type AllocationSource = "shapes" | "from" | "output" | "measured" | "start";
 
 /** A plan with what is known of its allocation. */
 export interface RecipePlan extends PlanReport {
@@ -49,14 +50,15 @@ export interface PlanRecipeOptions extends Pick<CompressOptions, "signal" | "onE
  * @throws {RangeError} for a budget that cannot be met, naming the smallest that can.
  * @throws as `compress` does while it measures.
  */
-export async function planRecipe(recipe: Recipe, options: PlanRecipeOptions = {}): Promise<RecipePlan> {
-  using loaded = await loadPlugins(recipe.plugins, {
+export async function planRecipe(given: Recipe, options: PlanRecipeOptions = {}): Promise<RecipePlan> {
+  using loaded = await loadPlugins(given.plugins, {
     builtins: builtinStages,
     base: options.base,
-    sandbox: recipe.pluginSandbox,
+    sandbox: given.pluginSandbox,
   });
-  const stages = resolveStages(recipe, [...builtinStages, ...loaded]);
-  using checkpoint = await openCheckpoint(recipe.model, { signal: options.signal });
+  using checkpoint = await openCheckpoint(given.model, { signal: options.signal });
+  using resolved = await resolveRun(given, [...builtinStages, ...loaded], checkpoint);
+  const { recipe, stages } = resolved;
   const chosen = selectLayers(recipe, checkpoint, stages);
   const task = allocationTask(recipe, chosen, stages);
   const { ranks, source } = await findRanks(recipe, options, task, stages, identityOf(recipe, checkpoint, stages));
@@ -72,7 +74,7 @@ async function findRanks(
   identity: string,
 ): Promise<{ readonly ranks: Allocated | undefined; readonly source: AllocationSource }> {
   const proposal = proposeAllocation(task, stages);
-  if (proposal?.final) return { ranks: proposal.ranks, source: "shapes" };
+  if (proposal?.final) return { ranks: proposal.ranks, source: recipe.from === undefined ? "shapes" : "from" };
   const kept = out === undefined ? undefined : await readAllocation(out);
   if (kept?.identity === identity) return { ranks: kept.layers, source: "output" };
   if (!measure) return { ranks: proposal?.ranks, source: "start" };

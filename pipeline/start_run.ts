@@ -21,11 +21,12 @@ import { makeFingerprint } from "./compress_fingerprint.ts";
 import { describeOwnText, makeOwnText } from "./compress_own_text.ts";
 import { decodeImportance, encodeImportance } from "./compress_state.ts";
 import { keepMadeFactors, type MadeFactors } from "./made_factors.ts";
+import { resolveRun } from "./earlier_run.ts";
 import { describeCheckpoint } from "./model/check.ts";
 import { type Inventory, inventory } from "./plan/inventory.ts";
 import { findKernelProblems, findProblems, refuseProblems } from "./preflight.ts";
 import { type AnyStage, loadPlugins } from "./recipe/plugin_loader.ts";
-import { methodOf, type ResolvedStages, resolveStages } from "./recipe/resolve.ts";
+import { methodOf, type ResolvedStages } from "./recipe/resolve.ts";
 import { runShape, windowsOf } from "./plan/run_shape.ts";
 import type { Recipe } from "./recipe/schema.ts";
 import type { DbfEvent } from "./stream/events.ts";
@@ -52,6 +53,8 @@ export interface CompressOptions {
 
 /** A run whose layers have their middle dimensions; disposing it closes everything that it opened. */
 export interface StartedRun extends AsyncDisposable {
+  /** As given, or with what comes from the run that it goes on from. */
+  readonly recipe: Recipe;
   readonly out: string;
   readonly stages: ResolvedStages;
   readonly checkpoint: CheckpointReader;
@@ -74,22 +77,22 @@ export interface StartedRun extends AsyncDisposable {
  *
  * @throws as {@linkcode compress} does.
  */
-export async function startRun(recipe: Recipe, options: CompressOptions = {}): Promise<StartedRun> {
-  const out = resolve(recipe.out);
+export async function startRun(given: Recipe, options: CompressOptions = {}): Promise<StartedRun> {
+  const out = resolve(given.out);
   const signal = options.signal ?? new AbortController().signal;
   const emit = options.onEvent ?? (() => {});
   await using stack = new AsyncDisposableStack();
   const loaded = stack.use(
-    await loadPlugins(recipe.plugins, {
+    await loadPlugins(given.plugins, {
       builtins: builtinStages,
       base: options.base,
-      sandbox: recipe.pluginSandbox,
-      deadlineSeconds: recipe.pluginDeadline,
+      sandbox: given.pluginSandbox,
+      deadlineSeconds: given.pluginDeadline,
     }),
   );
-  const stages = resolveStages(recipe, [...builtinStages, ...options.plugins ?? [], ...loaded]);
-
-  const checkpoint = stack.use(await openCheckpoint(recipe.model, { signal }));
+  const checkpoint = stack.use(await openCheckpoint(given.model, { signal }));
+  const known = [...builtinStages, ...options.plugins ?? [], ...loaded];
+  const { recipe, stages } = stack.use(await resolveRun(given, known, checkpoint));
   const chosen = selectLayers(recipe, checkpoint, stages);
   const task = allocationTask(recipe, chosen, stages);
   const { bitsPerWeight } = task;
@@ -165,6 +168,7 @@ export async function startRun(recipe: Recipe, options: CompressOptions = {}): P
   });
   const held = stack.move();
   return {
+    recipe,
     out,
     stages,
     checkpoint,

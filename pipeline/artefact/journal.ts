@@ -7,6 +7,9 @@ import * as v from "valibot";
 import { sha256 } from "./durable.ts";
 import { canonicalJson } from "./fingerprint.ts";
 
+/** Name of the journal in an artefact's directory. */
+export const JOURNAL_FILE = "journal.jsonl";
+
 /** Largest journal read: 126 layers × 11 tensors × 100 generations of 1 kB lines are 140 MB. */
 const MAX_JOURNAL_BYTES = 256 << 20;
 

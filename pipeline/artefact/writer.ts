@@ -13,6 +13,7 @@ import { denseEntries, packedEntries, writeEntryFile } from "./entry_file.ts";
 import { canonicalJson, describeDifferences, type Fingerprint, fingerprintDifferences } from "./fingerprint.ts";
 import {
   type CommitRecord,
+  JOURNAL_FILE,
   type JournalContent,
   type JournalLine,
   openJournalWriter,
@@ -23,7 +24,6 @@ import { lockDirectory } from "./lock.ts";
 import { LAYERS_FOLDER, MANIFEST_FILE, MANIFEST_VERSION, type ManifestContent } from "./manifest.ts";
 import { entryFileName } from "./names.ts";
 
-const JOURNAL_FILE = "journal.jsonl";
 /** Working state inside the output directory; deleting it costs time, not results. */
 const SCRATCH_FOLDER = ".work";
 

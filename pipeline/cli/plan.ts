@@ -82,6 +82,7 @@ async function planOf({ positional: [model, out], flags, output, signal }: Comma
 
 const SOURCES: Readonly<Record<RecipePlan["allocation"]["source"], string>> = {
   shapes: "from shapes alone",
+  from: "of the run that it goes on from",
   output: "as the run in OUT found",
   measured: "measured now",
   start: "decides while compressing, this is where it starts; --measure runs it now",

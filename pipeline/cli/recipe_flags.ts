@@ -45,6 +45,11 @@ export const RECIPE_FLAGS: FlagTable = {
     value: "FILE",
     help: "text, .jsonl, or token ids (.json, .i32) that importance and tuning are measured on; self: the model's own",
   },
+  from: {
+    kind: "text",
+    value: "DIR",
+    help: "go on from the layers of this finished run: with --calibration, they are only distilled further",
+  },
   keep: { kind: "list", value: "REGEX", help: "leave layers dense whose weight name matches" },
   blocks: { kind: "text", value: "FIRST-LAST", help: "make a model of these decoder blocks only, e.g. 0-1" },
   dtype: { kind: "text", choices: ["f32", "f16"], help: "type of what stays dense and of activations (default f32)" },
@@ -99,7 +104,7 @@ export async function recipeFromFlags(places: RecipePlaces, flags: FlagValues): 
   if (flags.has("size")) delete recipe.bits;
   for (const field of ["bits", "size", "threads", "memory", "parallel", "seed"]) put(field, flags.number(field));
   put("deviceMemory", flags.number("device-memory"));
-  for (const field of ["dtype", "provider", "effort", "cache"]) put(field, flags.text(field));
+  for (const field of ["from", "dtype", "provider", "effort", "cache"]) put(field, flags.text(field));
   for (const [table, bits] of Object.entries(tablesFromFlags(flags))) put(table, bits);
   if (flags.has("keep")) recipe.keep = flags.list("keep");
   if (flags.has("plugin")) recipe.plugins = flags.list("plugin");
@@ -137,12 +142,13 @@ function useCalibration(recipe: Record<string, unknown>): void {
   const stages = { ...object(recipe.stages) };
   const builtin = (kind: string, name?: string) =>
     builtinStages.find((stage) => stage.kind === kind && (name === undefined || stage.name === name))?.name;
-  stages.importance ??= builtin("importance", "fisher-diagonal");
-  if (recipe.effort !== "fast") {
+  const further = recipe.from !== undefined;
+  if (!further) stages.importance ??= builtin("importance", "fisher-diagonal");
+  if (!further && recipe.effort !== "fast") {
     const reconstruction = builtin("reconstruction");
     if (reconstruction !== undefined) stages.reconstruction ??= [reconstruction];
-    stages.distillation ??= builtin("distillation");
   }
+  if (further || recipe.effort !== "fast") stages.distillation ??= builtin("distillation");
   const uses = [stages.importance ?? "none", ...[stages.reconstruction ?? []].flat(), stages.distillation ?? "none"];
   if (uses.every((stage) => stage === "none" || object(stage).use === "none")) {
     throw usageError("Cannot use --calibration: no stage of this run reads it; choose one with --set importance=NAME");

@@ -164,7 +164,7 @@ export function resolveStages(
 }
 
 /** Key of the factorization that layers get unless a pattern chooses another. */
-const DEFAULT_METHOD = "default";
+export const DEFAULT_METHOD = "default";
 
 /** Which of the run's factorizations a weight's name chooses: the last pattern that matches, or `"default"`. */
 export function methodOf({ factorizations }: Pick<ResolvedStages, "factorizations">, name: string): string {

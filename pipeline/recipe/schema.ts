@@ -77,6 +77,7 @@ const Calibration = v.strictObject({
 const RecipeObject = v.strictObject({
   model: v.pipe(v.string("must be the checkpoint's directory"), v.nonEmpty()),
   out: v.pipe(v.string("must be the output directory"), v.nonEmpty()),
+  from: v.optional(v.pipe(v.string("must be the directory of a finished run"), v.nonEmpty())),
   bits: v.optional(v.pipe(v.number(), v.gtValue(0, "must be above 0"), v.maxValue(16, "must be at most 16"))),
   size: v.optional(Bytes),
   stages: v.optional(Stages, {}),
@@ -109,9 +110,39 @@ const RecipeObject = v.strictObject({
 /** Names of a recipe's fields. */
 export const RECIPE_FIELDS: readonly string[] = Object.keys(RecipeObject.entries);
 
+/** Fields given to a run that has them from the one that it goes on from. */
+function givenBesideFrom({ bits, size, blocks, keep, methods, candidates, stages }: Recipe): string[] {
+  const { importance, allocation, factorization, reconstruction } = stages;
+  const plain = ({ use, options }: StageSelection, name: string) => use === name && Object.keys(options).length === 0;
+  return Object.entries({
+    bits: bits !== undefined,
+    size: size !== undefined,
+    blocks: blocks !== undefined,
+    keep: keep.length > 0,
+    methods: Object.keys(methods).length > 0,
+    candidates: Object.keys(candidates).length > 0,
+    "stages.importance": !plain(importance, "none"),
+    "stages.allocation": !plain(allocation, "uniform"),
+    "stages.factorization": !plain(factorization, "dbf-admm"),
+    "stages.reconstruction": reconstruction.length > 0,
+  }).filter(([, given]) => given).map(([name]) => name);
+}
+
 /** Schema of a recipe; parsing fills in the defaults. */
 export const RecipeSchema: v.GenericSchema<unknown, Recipe> = v.pipe(
   RecipeObject,
+  v.check(
+    (recipe) => recipe.from === undefined || givenBesideFrom(recipe).length === 0,
+    ({ input }) =>
+      `${
+        givenBesideFrom(input as Recipe).join(", ")
+      }: a run that goes on from another one has these from there; leave them out`,
+  ),
+  v.check(
+    ({ from, stages: { distillation } }) =>
+      from === undefined || (distillation !== undefined && distillation.use !== "none"),
+    "from: such a run only distils; choose stages.distillation (on the command line give --calibration)",
+  ),
   v.check(({ bits, size }) => bits === undefined || size === undefined, "give bits or size, not both"),
   v.check(
     ({ provider, deviceMemory }) => provider !== "cpu" || deviceMemory === undefined,
@@ -137,6 +168,7 @@ export type StageSelectionInput = string | {
 export interface RecipeInput {
   readonly model: string;
   readonly out: string;
+  readonly from?: string;
   readonly bits?: number;
   readonly size?: number | string;
   readonly stages?: {
@@ -181,6 +213,11 @@ export interface Recipe {
   readonly model: string;
   /** Directory that receives the artefact, and the exported model in a folder named like the target. */
   readonly out: string;
+  /**
+   * Directory of a finished run on the same checkpoint to go on from: layers, and with them bits, blocks and what is kept dense, are that
+   * run's, and only a distillation follows.
+   */
+  readonly from?: string;
   /** Mean of sign bits per weight over the compressed layers; 2 where this and `size` are absent. */
   readonly bits?: number;
   /** Largest exported model in bytes, instead of `bits`. */

@@ -84,6 +84,9 @@ Deno.test("recipeFromFlags() builds the recipe that the flags say, over a recipe
   ]);
   const calibrated = await build("--calibration", "t.txt", "--effort", "fast", "--set", "calibration.sequences=8");
   assertEquals([calibrated.calibration?.source, calibrated.calibration?.sequences], ["t.txt", 8]);
+  const further = await build("--from", "earlier", "--calibration", "t.txt", "--effort", "fast");
+  assertEquals([further.from, further.stages.distillation?.use], ["earlier", "logits"]);
+  assertEquals([further.stages.importance.use, further.stages.reconstruction], ["none", []]);
   assertEquals(calibrated.stages.importance.use, "fisher-diagonal");
 
   const file = await Deno.makeTempFile({ suffix: ".json" });

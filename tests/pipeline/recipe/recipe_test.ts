@@ -24,6 +24,8 @@ Deno.test("parseRecipe() fills in defaults, and parsing its own output changes n
   assertEquals(recipe.stages.factorization, { use: "other", options: {} });
   assertEquals(recipe.stages.packing.use, "bits32");
   assertEquals(parseRecipe(recipe), recipe);
+  const further = parseRecipe({ ...BASE, from: "a", stages: { distillation: "logits" } });
+  assertEquals(parseRecipe(further), further);
 });
 
 Deno.test("parseRecipe() names the path of the wrong field", () => {
@@ -41,6 +43,12 @@ Deno.test("parseRecipe() names the path of the wrong field", () => {
     [{ ...BASE, seed: 1.5 }, "seed: must be a whole number"],
     [{ ...BASE, bitz: 1 }, "bitz"],
     [{ ...BASE, calibration: { source: "t.txt", length: 0 } }, "calibration.length: must be at least 1"],
+    [{ ...BASE, from: "a" }, "from: such a run only distils"],
+    [{ ...BASE, from: "a", stages: { distillation: "none" } }, "from: such a run only distils"],
+    [
+      { ...BASE, from: "a", bits: 2, keep: ["q"], stages: { distillation: "logits", importance: "activation" } },
+      "bits, keep, stages.importance: a run that goes on from another one has these from there",
+    ],
     ["text", "this recipe"],
   ];
   for (const [value, part] of cases) {
