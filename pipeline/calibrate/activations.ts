@@ -11,6 +11,8 @@ import { freeArrays, moveToTensor } from "./move_array.ts";
 export interface ActivationSource extends Disposable, ActivationShape {
   /** Windows in the order asked for, `(indices.length, tokens, features)`, on the device; the caller disposes it. */
   tensor(indices: readonly number[]): Promise<Tensor>;
+  /** Gives the memory of windows back, which cannot be taken again; only on what was {@linkcode ResidentChains.take taken} whole. */
+  release?(indices: readonly number[]): void;
 }
 
 /** Activations that are stored. */

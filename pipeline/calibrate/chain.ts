@@ -103,7 +103,8 @@ async function writeWhole(
 }
 
 /**
- * Runs a block over all windows and stores its output as the input of the next.
+ * Runs a block over all windows and stores its output as the input of the next. An input that can be released is, batch by
+ * batch, so that the two are not in memory together.
  *
  * @param feeds `weight/ROLE` of all linears, `norm/PLACE` and `bias/ROLE`; not disposed.
  */
@@ -127,6 +128,7 @@ export async function advanceChain(
       using x: Tensor = await input.tensor(indices);
       const { y } = await session.run(feedsFor(session, feeds, { x }), { into: emptyOutputs(engine.runtime, session) });
       await file.write(indices[0], y);
+      input.release?.(indices);
     }
   });
   for (const size of new Set(batches.map(({ length }) => length))) await engine.drop(block, graphOf(size));
@@ -152,6 +154,9 @@ export async function openChain(
   for (; at < target; at++) {
     const block = engine.model.blocks[at];
     const feeds = { ...await engine.vectors(block), ...await weights(block) };
+    if (isResident(options)) {
+      input = residentChains(engine.runtime).take(fileOf(options.directory, kind, at), shapeOf(options)) ?? input;
+    }
     const next = await advanceChain(options, kind, block, input, feeds);
     disposeFeeds(feeds);
     input[Symbol.dispose]();

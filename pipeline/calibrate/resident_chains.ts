@@ -29,6 +29,8 @@ export interface ResidentChains extends AsyncDisposable {
   keep(name: string, activations: Activations): void;
   /** Activations of the shape that were kept; disposing them does nothing. */
   find(name: string, shape: ActivationShape): Activations | undefined;
+  /** The same, which are the caller's from now on: not found any more, and released window by window. */
+  take(name: string, shape: ActivationShape): Activations | undefined;
   drop(name: string): void;
   /** Drops those whose names `others` says. */
   dropWhere(others: (name: string) => boolean): void;
@@ -43,12 +45,22 @@ export function residentChains(runtime: Runtime): ResidentChains {
   return found;
 }
 
-/** One set: tensors as they were written, and where in them each window is. */
-type StoredWindows = Map<number, { readonly tensor: Tensor; readonly row: number }>;
+/** A tensor as it was written, and how many windows are still wanted of it. */
+interface Written {
+  readonly tensor: Tensor;
+  wanted: number;
+}
 
-function disposeAll(stored: StoredWindows): void {
-  for (const { tensor } of stored.values()) tensor[Symbol.dispose]();
-  stored.clear();
+/** One set: where each window was written. */
+type StoredWindows = Map<number, { readonly written: Written; readonly row: number }>;
+
+/** Forgets windows; a tensor is freed with its last one. */
+function forget(stored: StoredWindows, windows: Iterable<number>): void {
+  for (const window of windows) {
+    const written = stored.get(window)?.written;
+    stored.delete(window);
+    if (written !== undefined && --written.wanted === 0) written.tensor[Symbol.dispose]();
+  }
 }
 
 /** Rows of tensors of several windows, in the order of the inputs: `w0`, `w1` … `(any, tokens, features)` and `rows` int64. */
@@ -81,34 +93,35 @@ function openResidentChains(runtime: Runtime): ResidentChains {
       const missing = indices.find((index) => !stored.has(index));
       if (missing !== undefined) throw new RangeError(`Cannot take window ${missing}: it was not written`);
       const found = indices.map((index) => stored.get(index)!);
-      const parts = found.map(({ tensor }, at) => [`w${at}`, tensor] as const);
+      const parts = found.map(({ written: { tensor } }, at) => [`w${at}`, tensor] as const);
       using rows = runtime.tensor("int64", BigInt64Array.from(found, ({ row }) => BigInt(row)), [found.length]);
       const session = await taking(indices.length, shape);
       return (await session.run({ ...Object.fromEntries(parts), rows })).all;
     },
     // A tensor of a window alone would take up to twice its size: CUDA gives out pages of 2 MiB.
     write(first, data) {
-      const replaced = new Set<Tensor>();
+      const written = { tensor: data, wanted: data.shape[0] };
       for (let row = 0; row < data.shape[0]; row++) {
-        const before = stored.get(first + row);
-        if (before !== undefined) replaced.add(before.tensor);
-        stored.set(first + row, { tensor: data, row });
-      }
-      if (replaced.size > 0) {
-        const used = new Set([...stored.values()].map(({ tensor }) => tensor));
-        for (const tensor of replaced) if (!used.has(tensor)) tensor[Symbol.dispose]();
+        forget(stored, [first + row]);
+        stored.set(first + row, { written, row });
       }
       return Promise.resolve();
     },
+    ...(owned ? { release: (indices: readonly number[]) => forget(stored, indices) } : {}),
     [Symbol.dispose]() {
-      if (owned) disposeAll(stored);
+      if (owned) forget(stored, [...stored.keys()]);
     },
   });
   const created = new WeakMap<Activations, StoredWindows>();
   const drop = (name: string) => {
     const found = kept.get(name);
-    if (found !== undefined) disposeAll(found.stored);
+    if (found !== undefined) forget(found.stored, [...found.stored.keys()]);
     kept.delete(name);
+  };
+  const storedAs = (name: string, { windows, tokens, features }: ActivationShape) => {
+    const found = kept.get(name);
+    if (found === undefined || windows !== found.shape.windows || tokens !== found.shape.tokens) return undefined;
+    return features === found.shape.features ? found.stored : undefined;
   };
   return {
     create(shape) {
@@ -125,10 +138,13 @@ function openResidentChains(runtime: Runtime): ResidentChains {
       stored.clear();
     },
     find(name, shape) {
-      const found = kept.get(name);
-      const { windows, tokens, features } = found?.shape ?? { windows: 0, tokens: 0, features: 0 };
-      if (found === undefined || windows !== shape.windows || tokens !== shape.tokens) return undefined;
-      return features === shape.features ? over(shape, found.stored, false) : undefined;
+      const stored = storedAs(name, shape);
+      return stored && over(shape, stored, false);
+    },
+    take(name, shape) {
+      const stored = storedAs(name, shape);
+      if (stored !== undefined) kept.delete(name);
+      return stored && over(shape, stored, true);
     },
     drop,
     dropWhere(others) {

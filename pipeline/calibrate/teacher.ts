@@ -42,7 +42,7 @@ export interface Teacher extends Disposable {
  * @param chain Of all windows; its directory is used where all fit, one beside it for each chunk, one at a time.
  * @param batches Windows of each step.
  * @param steps How many there will be: none later is computed.
- * @param bytes Most bytes of hidden states kept; twice as much while they are computed.
+ * @param bytes Most bytes of hidden states kept; in files twice as much while they are computed.
  */
 export function openTeacher(
   chain: ChainOptions & { readonly scratch: string },

@@ -1,6 +1,6 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { openRuntime } from "../../../kernels/runtime/open.ts";
-import type { Runtime } from "../../../kernels/runtime/types.ts";
+import type { Runtime, Tensor } from "../../../kernels/runtime/types.ts";
 import { type Activations, batchesOf, openActivations } from "../../../pipeline/calibrate/activations.ts";
 import { trainingSteps } from "../../../pipeline/calibrate/batch_size.ts";
 import { readFloats } from "../../../pipeline/calibrate/engine.ts";
@@ -50,6 +50,32 @@ Deno.test("residentChains() keeps windows in any order until they are dropped", 
   assertEquals(store.find("a", { ...SHAPE, windows: 2 }), undefined);
   store.drop("a");
   assertEquals(store.find("a", SHAPE), undefined);
+});
+
+Deno.test("residentChains() gives taken activations away, whose windows are freed one after the other", async () => {
+  await using runtime = await openRuntime({ provider, threads: 1 });
+  await using store = residentChains(runtime);
+  const freed: string[] = [];
+  const noted = (name: string, data: number[], shape: number[]): Tensor => {
+    const tensor = runtime.tensor("float32", Float32Array.from(data), shape);
+    return Object.assign(Object.create(tensor) as Tensor, {
+      [Symbol.dispose]() {
+        freed.push(name);
+        tensor[Symbol.dispose]();
+      },
+    });
+  };
+  using made = store.create({ windows: 3, tokens: 1, features: 1 });
+  await made.write(0, noted("first two", [1, 2], [2, 1, 1]));
+  await made.write(2, noted("third", [3], [1, 1, 1]));
+  store.keep("a", made);
+  using taken = store.take("a", { windows: 3, tokens: 1, features: 1 })!;
+  assertEquals(store.find("a", { windows: 3, tokens: 1, features: 1 }), undefined);
+  taken.release!([0, 2]);
+  assertEquals(freed, ["third"]);
+  await assertRejects(() => taken.tensor([0]), RangeError, "Cannot take window 0");
+  taken.release!([1]);
+  assertEquals(freed, ["third", "first two"]);
 });
 
 Deno.test("batchesOf() covers all windows once, the last batch being shorter", () => {
