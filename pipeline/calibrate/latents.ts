@@ -16,7 +16,7 @@ export function signsOf(g: Graph, latents: Value): Value {
 
 /** Least |latent| that a sign starts with: exactly zero has no sign. */
 const LEAST_LATENT = 1e-4;
-/** |latent| of a sign whose continuous value is not known any more: unit scale is of order one. */
+/** |latent| of a sign whose continuous value is not known any more. Only its ratio to the rate counts; that all have the same is what helps (README of plugins/reconstruction). */
 const UNKNOWN_LATENT = 0.5;
 /** Smallest magnitude that a half keeps a sign with. */
 const LEAST_HALF = 2 ** -14;
