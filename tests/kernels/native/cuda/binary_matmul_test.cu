@@ -1,8 +1,9 @@
 // The CUDA kernels against a float64 twin that reads unpacked signs: random shapes, both types, every path, NaN and infinities,
 // garbage in padding bits, poisoned outputs with guards behind them, no rows at all.
 //
-//   binary_matmul_test [shapes = 10000] [seed = 1] [--exact]
+//   binary_matmul_test [shapes = 10000] [seed = 1] [--exact] [--layers]
 //
+// After the shapes, layers of one row on several streams, both products of each in turn; --layers: nothing but those.
 // --exact gives every array an allocation of its own and leaves the largest shapes out, for compute-sanitizer and for the emulation in
 // emulated/. Exit code 0: everything agreed.
 #include <cuda_fp16.h>
@@ -71,6 +72,11 @@ __global__ void compare(const T* x, const uint8_t* plain, const T* scale, const 
   if (ratio == ratio) {
     atomicMax(reinterpret_cast<unsigned long long*>(&worst->ratio), static_cast<unsigned long long>(__double_as_longlong(ratio)));
   }
+}
+
+__global__ void unpack(const unsigned* packed, uint8_t* plain, int N, int K) {
+  const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, n = at / K, k = at % K;
+  if (n < N) plain[at] = packed[(n / 16 * ((K + 31) / 32) + k / 32) * 16 + n % 16] >> (k % 32) & 1;
 }
 
 // Device memory: one large piece given out in aligned parts, or an allocation each.
@@ -194,14 +200,85 @@ void testShape(int M, int N, int K, int special, std::mt19937& random, Pool& poo
   pool.reset();
 }
 
+// Layers n × m of rank k on streams of their own, with the same signs: H = X·Bᵀ, Y = H·Aᵀ for two X in turn, many times over. What the
+// last turn left is compared. `apart`: no two at the same time, which racecheck takes for one.
+template <typename T>
+void testLayers(int n, int m, int k, int streams, int turns, bool apart, std::mt19937& random, Pool& pool, Totals& totals) {
+  const Dtype dtype = sizeof(T) == 2 ? Dtype::kFloat16 : Dtype::kFloat32;
+  std::normal_distribution<double> normal;
+  auto numbers = [&](size_t count, double size) {
+    std::vector<T> host(count);
+    for (auto& v : host) v = number<T>(normal(random) * size);
+    void* device = pool.take(count * sizeof(T));
+    CHECK(cudaMemcpy(device, host.data(), count * sizeof(T), cudaMemcpyHostToDevice));
+    return static_cast<T*>(device);
+  };
+  struct Signs {
+    uint8_t *packed, *plain;
+  };
+  auto signs = [&](int N, int K) {
+    std::vector<uint32_t> host(size_t((N + 15) / 16) * ((K + 31) / 32) * 16);
+    for (auto& word : host) word = random();
+    const Signs out{static_cast<uint8_t*>(pool.take(host.size() * 4)), static_cast<uint8_t*>(pool.take(size_t(N) * K))};
+    CHECK(cudaMemcpy(out.packed, host.data(), host.size() * 4, cudaMemcpyHostToDevice));
+    CHECK(launch(unpack, dim3(unsigned((int64_t(N) * K + 255) / 256)), 256, 0, nullptr, false, reinterpret_cast<const unsigned*>(out.packed),
+                 out.plain, N, K));
+    return out;
+  };
+  struct Branch {
+    cudaStream_t stream;
+    T *x, *h, *y;
+    void* scratch;
+  };
+  const Signs first = signs(k, m), second = signs(n, k);
+  T *mid = numbers(k, 1 / std::sqrt(double(m))), *a = numbers(n, 1 / std::sqrt(double(k)));
+  auto product = [&](const T* x, const Signs& s, const T* scale, T* y, int64_t N, int64_t K) {
+    return Problem{dtype, x, s.packed, scale, y, 1, N, K};
+  };
+  std::vector<Branch> branches(streams);
+  for (Branch& b : branches) {
+    CHECK(cudaStreamCreate(&b.stream));
+    b.x = numbers(2 * size_t(m), 1), b.h = numbers(k, 1), b.y = numbers(n, 1);
+    b.scratch = pool.take(std::max(scratchBytes(product(b.x, first, mid, b.h, k, m)), scratchBytes(product(b.h, second, a, b.y, n, k))));
+  }
+  CHECK(cudaDeviceSynchronize());
+  for (int turn = 0; turn < turns; ++turn) {
+    for (const Branch& b : branches) {
+      CHECK(run(product(b.x + turn % 2 * m, first, mid, b.h, k, m), b.scratch, b.stream));
+      if (apart) CHECK(cudaDeviceSynchronize());
+      CHECK(run(product(b.h, second, a, b.y, n, k), b.scratch, b.stream));
+      if (apart) CHECK(cudaDeviceSynchronize());
+    }
+  }
+  CHECK(cudaDeviceSynchronize());
+  auto* worst = static_cast<Worst*>(pool.take(sizeof(Worst)));
+  CHECK(cudaMemset(worst, 0, sizeof(Worst)));
+  auto check = [&](const T* x, const Signs& s, const T* scale, const T* y, int N, int K) {
+    CHECK(launch(compare<T>, dim3(unsigned((N + 127) / 128)), 128, 0, nullptr, false, x, static_cast<const uint8_t*>(s.plain), scale, y, 1, N,
+                 K, true, worst));
+  };
+  for (const Branch& b : branches) {
+    check(b.x + (turns + 1) % 2 * m, first, mid, b.h, k, m);
+    check(b.h, second, a, b.y, n, k);
+    CHECK(cudaStreamDestroy(b.stream));
+  }
+  Worst found{};
+  CHECK(cudaMemcpy(&found, worst, sizeof found, cudaMemcpyDeviceToHost));
+  std::printf("layers %dx%d of rank %d %s on %d streams: %u wrong numbers, largest error %.3f of the allowed\n", n, m, k,
+              sizeof(T) == 2 ? "f16" : "f32", streams, found.wrong, found.ratio);
+  totals.wrong += found.wrong;
+  pool.reset();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   long shapes = 10000;
   unsigned seed = 1;
-  bool exact = false;
+  bool exact = false, onlyLayers = false;
   for (int i = 1, position = 0; i < argc; ++i) {
     if (std::strcmp(argv[i], "--exact") == 0) exact = true;
+    else if (std::strcmp(argv[i], "--layers") == 0) onlyLayers = true;
     else if (position++ == 0) shapes = std::atol(argv[i]);
     else seed = unsigned(std::atol(argv[i]));
   }
@@ -209,18 +286,40 @@ int main(int argc, char** argv) {
   Pool pool(exact);
   Totals totals;
   auto upTo = [&](double most) { return int(std::exp(std::uniform_real_distribution<double>(0, std::log(most + 1))(random))); };
-  for (long i = 0; i < shapes && totals.wrong < 2000; ++i) {
+  for (long i = 0; i < (onlyLayers ? 0 : shapes) && totals.wrong < 2000; ++i) {
     int M = i % 3 == 0 ? 1 + int(random() % 16) : upTo(300), N = upTo(420), K = upTo(900);
     if (i % 101 == 7) M = 0;
     if (i % 4 == 1) K = (K + 7) / 8 * 8;
     if (!exact && i % 500 == 11) K += 8192, N += 1024, M = std::min(M, 64);  // several tiles and stages
     if (i % 16 == 5 || i % 16 == 10) K += int(random() % 3) * 8192, N = std::min(N, 40), M = std::min(M, int(i % 3) + 1);  // many steps of decoding
+    if (!exact && i % 1000 == 19) K += 4200, N += 8600, M = 1;  // more rows than blocks of threads have at a time
+    if (!exact && i % 250 == 23) M = 1, K = upTo(28672), N = std::min(upTo(28672), (1 << 26) / K);
     const int special = i % 10 == 3 ? 1 : i % 10 == 6 ? 2 : 0;
     if (i % 2) testShape<float>(M, N, K, special, random, pool, totals, exact);
     else testShape<__half>(M, N, K, special, random, pool, totals, exact);
   }
+  struct Layer {
+    int n, m, bits;
+  };
+  // Small ones: 4,096 columns are exceeded as well as 8,192.
+  const std::vector<Layer> small{{20, 4500, 1}, {17, 9000, 2}};
+  const std::vector<Layer> large{{4096, 4096, 1}, {4096, 4096, 2}, {4096, 14336, 1}, {4096, 14336, 2}, {8192, 28672, 1}, {8192, 28672, 2}};
+  for (const Layer& layer : exact ? small : large) {
+    const int k = int(int64_t(layer.bits) * layer.n * layer.m / (layer.n + layer.m));
+    if (exact) {
+      testLayers<__half>(layer.n, layer.m, k, 2, 2, true, random, pool, totals);
+      continue;
+    }
+    for (const int streams : {1, 4, 16}) testLayers<__half>(layer.n, layer.m, k, streams, 40, false, random, pool, totals);
+    testLayers<float>(layer.n, layer.m, k, 8, 40, false, random, pool, totals);
+  }
+  for (int i = 0; i < 40 && !exact; ++i) {
+    const int n = upTo(28672), m = upTo(28672), k = std::min(upTo(12000), (1 << 28) / (n + m)), streams = 1 + int(random() % 16);
+    if (i % 2) testLayers<float>(n, m, k, streams, 20, false, random, pool, totals);
+    else testLayers<__half>(n, m, k, streams, 20, false, random, pool, totals);
+  }
   const char* names[] = {"automatic", "decode", "prefill wgmma", "prefill mma"};
-  for (int p = 0; p < 4; ++p) std::printf("%-14s %6ld runs, largest error %.3f of the allowed\n", names[p], totals.runs[p], totals.ratio[p]);
+  for (int p = 0; p < 4 && !onlyLayers; ++p) std::printf("%-14s %6ld runs, largest error %.3f of the allowed\n", names[p], totals.runs[p], totals.ratio[p]);
   std::printf("%s: %ld wrong numbers in %ld shapes\n", totals.wrong ? "FAILED" : "passed", totals.wrong, shapes);
   return totals.wrong ? 1 : 0;
 }

@@ -130,6 +130,13 @@ struct cudaLaunchConfig_t {
   cudaLaunchAttribute* attrs;
   unsigned numAttrs;
 };
+// Streams run their kernels when they are enqueued.
+inline cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  *stream = nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "invalid value"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* id) {
@@ -229,7 +236,11 @@ void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
 inline uint8_t* dynamicShared() { return emulated::shared(); }
 inline unsigned sharedAddress(const void* pointer) { return unsigned(static_cast<const uint8_t*>(pointer) - emulated::shared()); }
 inline void keepInRegister(unsigned&) {}
-inline void barrierAmong(unsigned barrier, unsigned threads) { emulated::barrier(barrier, threads); }
+// A block has sixteen barriers, 0 for __syncthreads; a GPU takes a number modulo 16.
+inline void barrierAmong(unsigned barrier, unsigned threads) {
+  if (barrier < 1 || barrier > 15 || threads % 32) std::abort();
+  emulated::barrier(barrier, threads);
+}
 void barrierInit(unsigned barrier, unsigned arrivals);
 inline void barrierInitDone() {}
 void barrierArrive(unsigned barrier);
