@@ -91,8 +91,8 @@ export function tuningBytes(run: RunShape, { batchTokens }: { readonly batchToke
 }
 
 /**
- * Of the distillation: state up to `residentBytes`, one block's state and its gradients, inputs of all blocks, rows of the
- * embedding, the head, and sessions; where the teacher is computed between steps, a block's weights and the session of that too.
+ * Of the distillation: state up to `residentBytes`, one block's state and its gradients, inputs of all blocks, the head, rows
+ * of an embedding that is not the head, and sessions; where the teacher is computed between steps, a block's weights and the session of that too.
  */
 export function distillationBytes(
   run: RunShape,
@@ -114,7 +114,8 @@ export function distillationBytes(
   const read = 2 * 2 * largest;
   const between = teacherWindows({ windows, tokens, features: model.hiddenSize }, batch, teacherBytes) < windows;
   const teacher = between ? 4 * weightsOf(largestBlock(run)) + ARENA * graphBytes(run, "forward", batch, "frozen") : 0;
-  return GARBAGE_BYTES + teacher + embeddingBytes(model) + Math.min(residentBytes, 12 * signs) + opened + read +
+  const embedding = model.tiedHead ? 0 : embeddingBytes(model);
+  return GARBAGE_BYTES + teacher + embedding + Math.min(residentBytes, 12 * signs) + opened + read +
     4 * STEP_VECTORS * largest +
     4 * batch * tokens * model.hiddenSize * (model.blocks.length + 3) + 4 * model.vocabularySize * model.hiddenSize +
     lossBytes(run, batch, DIVERGENCE_ARENA) +

@@ -106,7 +106,7 @@ Deno.test("compress() keeps every batch of the model's own text, and a resumed r
     assertEquals(files, expected);
   }));
 
-Deno.test("compress() takes the model's own text from the cache, makes a damaged batch again, and another seed's anew", () =>
+Deno.test("compress() takes the model's own text from the cache, makes a damaged batch again, and another seed's or temperature's anew", () =>
   withRuns(async (folder, go) => {
     const cache = `${folder}/cache`;
     const first = await go(`${folder}/1`, { cache });
@@ -129,6 +129,12 @@ Deno.test("compress() takes the model's own text from the cache, makes a damaged
     const other = await go(`${folder}/4`, { cache: `${folder}/moved`, seed: 1 });
     assertEquals(has(other.notices, "writes text"), 1);
     assertNotEquals(other.windows, first.windows);
+    const calibration = { ...CALIBRATION, temperature: 0.5 };
+    const cold = await go(`${folder}/5`, { cache: `${folder}/moved`, calibration });
+    assertEquals(has(cold.notices, "writes text"), 1);
+    assertNotEquals(cold.windows, first.windows);
+    const again = await go(`${folder}/6`, { cache: `${folder}/moved`, calibration, ...importance(10_003) });
+    assertEquals([again.windows, has(again.notices, "writes text")], [cold.windows, 0]);
   }));
 
 Deno.test("compress() gives a stage no more calibration tokens than it asks for, the text's before the model's own", () =>
