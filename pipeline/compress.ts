@@ -51,6 +51,7 @@ export async function compress(input: RecipeInput | Recipe, options: CompressOpt
     importance: started.importance,
     calibration: started.calibration,
     made: started.made,
+    checkSource: started.checkSource,
     writer,
     lease,
     parallel: recipe.parallel,

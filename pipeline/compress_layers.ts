@@ -12,6 +12,7 @@ import type { ArtefactWriter } from "./artefact/writer.ts";
 import { type CalibrationWindows, chooseWindows } from "./calibrate/windows.ts";
 import type { CheckpointReader, TensorHandle } from "./checkpoint/types.ts";
 import { decodeLatents, decodePacked, encodeLatents, encodePacked } from "./compress_state.ts";
+import type { ResolvedRun } from "./earlier_run.ts";
 import type { MadeFactors } from "./made_factors.ts";
 import type { ModelDescription } from "./model/types.ts";
 import { runShape, windowsOf } from "./plan/run_shape.ts";
@@ -30,6 +31,8 @@ export interface LayerRun {
   readonly calibration: CalibrationWindows;
   /** Factors that the allocation made on its way. */
   readonly made: Pick<MadeFactors, "take">;
+  /** Refuses a weight other than the one that a run to go on from had. */
+  readonly checkSource: ResolvedRun["checkSource"];
   readonly writer: ArtefactWriter;
   readonly lease: Lease;
   readonly parallel: number;
@@ -101,7 +104,9 @@ async function runIndependent(run: LayerRun, signal: AbortSignal): Promise<void>
     read: {
       name: "read",
       async run({ name }, _, inner) {
-        sources.set(name, await contentHash(checkpoint, name, inner));
+        const source = await contentHash(checkpoint, name, inner);
+        run.checkSource(name, source);
+        sources.set(name, source);
         return checkpoint.tensor(name);
       },
     },

@@ -6,20 +6,19 @@
 import { join, resolve } from "node:path";
 import * as v from "valibot";
 import { noImportance } from "../plugins/importance/none.ts";
-import { isFactorsKind, unpackFactors } from "../plugins/packing/unpack.ts";
-import { readAllocation } from "./artefact/allocation_file.ts";
-import { contentHash } from "./artefact/content_hash.ts";
-import { describeArtefact } from "./artefact/describe.ts";
+import { unpackFactors } from "../plugins/packing/unpack.ts";
 import { sha256 } from "./artefact/durable.ts";
 import { canonicalJson, checkpointIdentity, fingerprintDifferences } from "./artefact/fingerprint.ts";
 import { JOURNAL_FILE, readJournal } from "./artefact/journal.ts";
 import { openArtefact, type OpenedArtefact } from "./artefact/reader.ts";
 import type { CheckpointReader } from "./checkpoint/types.ts";
-import { entryStorage, storedBytes } from "./plan/storage.ts";
+import { type FinishedLayer, finishedLayers } from "./finished_layers.ts";
+import { storedBytes } from "./plan/storage.ts";
+import { sum } from "./plan/sum.ts";
 import type { AnyStage } from "./recipe/plugin_loader.ts";
 import { DEFAULT_METHOD, type ResolvedStages, resolveStage, resolveStages } from "./recipe/resolve.ts";
 import type { Recipe } from "./recipe/schema.ts";
-import { type Allocated, defineStage, type LayerShape, type LayerStorage } from "./stream/stage.ts";
+import { type Allocated, defineStage, type LayerStorage } from "./stream/stage.ts";
 
 /** A recipe and its stages; where it goes on from a finished run, with what that one gives in place of their own. */
 export interface ResolvedRun extends Disposable {
@@ -27,15 +26,17 @@ export interface ResolvedRun extends Disposable {
   readonly recipe: Recipe;
   /** With an allocation and a factorization that read the finished run, no importance and no reconstruction. */
   readonly stages: ResolvedStages;
+  /**
+   * Makes sure that a weight is the one that the finished run made its layer from.
+   *
+   * @param now Content hash of the weight.
+   * @throws {Error} when it is another.
+   */
+  readonly checkSource: (name: string, now: string) => void;
 }
 
-/** A layer of the finished run. */
-interface TakenLayer extends LayerShape {
-  readonly rank: number;
-  readonly storage: LayerStorage;
-  /** Content hash of the weight that it was made from. */
-  readonly source: string;
-}
+/** A layer of the finished run that can be unpacked. */
+type TakenLayer = FinishedLayer & { readonly storage: LayerStorage };
 
 const NAME = "earlier-run";
 const VERSION = "1.0.0";
@@ -54,16 +55,18 @@ export async function resolveRun(
   checkpoint: CheckpointReader,
 ): Promise<ResolvedRun> {
   const stages = resolveStages(recipe, known), { from: directory } = recipe;
-  if (directory === undefined) return { recipe, stages, [Symbol.dispose]() {} };
+  if (directory === undefined) return { recipe, stages, checkSource() {}, [Symbol.dispose]() {} };
   if (resolve(directory) === resolve(recipe.out)) {
     throw new Error(`Cannot go on from ${directory} in itself: choose another output directory`);
   }
   using stack = new DisposableStack();
   const artefact = stack.use(await openArtefact(directory));
   checkCheckpoint(directory, artefact, checkpoint);
-  const { layers, dense } = await readLayers(artefact);
-  const ranked = [...layers.values()].filter(({ storage }) => storage.ranked);
-  const replaced = await stagesOf(stages, artefact, layers, checkpoint);
+  const { model, ...finished } = await finishedLayers(artefact);
+  const layers = finished.layers.map((layer) => requireTaken(directory, layer));
+  const ranked = layers.filter(({ storage }) => storage.ranked), compressed = new Set(layers.map(({ name }) => name));
+  const linears = model.blocks.flatMap((block) => block.linears.map(({ weight }) => weight));
+  const sources = await readSources(directory), replaced = stagesOf(stages, artefact, layers);
   const held = stack.move();
   return {
     recipe: {
@@ -72,9 +75,19 @@ export async function resolveRun(
         ? undefined
         : sum(ranked, ({ storage }) => storage.codeBits) / sum(ranked, ({ rows, cols }) => rows * cols),
       blocks: artefact.manifest.blocks,
-      keep: dense.map((name) => `^${name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`),
+      keep: linears.filter((name) => !compressed.has(name)).map((name) =>
+        `^${name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`
+      ),
     },
     stages: replaced,
+    checkSource(name, now) {
+      const source = sources.get(name);
+      if (now === source) return;
+      throw new Error(
+        `Cannot go on from ${directory} as checkpoint content of "${name}" was ${source} and is now ${now}: give ` +
+          `the checkpoint that it was made from`,
+      );
+    },
     [Symbol.dispose]: () => held.dispose(),
   };
 }
@@ -83,77 +96,38 @@ function checkCheckpoint(directory: string, { manifest }: OpenedArtefact, checkp
   const [difference] = fingerprintDifferences(manifest.fingerprint.checkpoint, checkpointIdentity(checkpoint));
   if (difference === undefined) return;
   throw new Error(
-    `Cannot go on from ${directory} with the checkpoint ${checkpoint.directory} as its ${
-      difference.field || "identity"
-    } ` +
-      `is another: give the checkpoint that it was made from`,
+    `Cannot go on from ${directory} with the checkpoint ${checkpoint.directory} as its ` +
+      `${difference.field || "identity"} is another: give the checkpoint that it was made from`,
   );
 }
 
-/** The compressed layers of a run, by weight name, and the names of linears that it kept dense. */
-async function readLayers(artefact: OpenedArtefact) {
-  const { directory, entries } = artefact;
-  const sources = new Map<string, string>();
+/** Content hashes of the weights that a run's layers were made from, by name. */
+async function readSources(directory: string): Promise<ReadonlyMap<string, string>> {
   const journal = await readJournal(join(directory, JOURNAL_FILE)).catch((cause) => {
     if (!(cause instanceof Deno.errors.NotFound)) throw cause;
     throw new Error(`Cannot go on from ${directory} as it has no ${JOURNAL_FILE}: copy the whole folder`, { cause });
   });
-  for (const line of journal.lines) {
-    if (line.type === "commit") sources.set(line.name, line.source);
-  }
-  const layers = new Map<string, TakenLayer>();
-  const dense: string[] = [];
-  const { blocks } = await describeArtefact(artefact);
-  for (const { index: block, linears } of blocks) {
-    for (const { role, weight: name, rows, cols } of linears) {
-      const entry = entries.get(name), source = sources.get(name);
-      if (entry === undefined || source === undefined) {
-        throw new Error(`Cannot go on from ${directory} as it has no layer "${name}": copy the whole folder`);
-      }
-      const storage = entryStorage(entry);
-      if (entry.kind === "dense") dense.push(name);
-      else if (storage === undefined || !isFactorsKind(entry.kind)) {
-        throw new TypeError(`Cannot go on from "${name}" of ${directory}: its kind ${entry.kind} is a plugin's`);
-      } else {
-        const { rank } = entry.attributes;
-        layers.set(name, {
-          name,
-          block,
-          role,
-          rows,
-          cols,
-          rank: typeof rank === "number" ? rank : 0,
-          storage,
-          source,
-        });
-      }
-    }
-  }
-  return { layers, dense };
+  return new Map(journal.lines.flatMap((line) => line.type === "commit" ? [[line.name, line.source] as const] : []));
+}
+
+function requireTaken(directory: string, { storage, ...layer }: FinishedLayer): TakenLayer {
+  if (storage !== undefined) return { ...layer, storage };
+  throw new TypeError(`Cannot go on from "${layer.name}" of ${directory}: its kind ${layer.kind} is a plugin's`);
 }
 
 /** The recipe's stages with those of the finished run in place of what made its layers. */
-async function stagesOf(
-  stages: ResolvedStages,
-  artefact: OpenedArtefact,
-  layers: ReadonlyMap<string, TakenLayer>,
-  checkpoint: CheckpointReader,
-): Promise<ResolvedStages> {
-  const { directory, manifest } = artefact;
+function stagesOf(stages: ResolvedStages, artefact: OpenedArtefact, layers: readonly TakenLayer[]): ResolvedStages {
   // What is in the layers enters the fingerprint: a folder that another run filled meanwhile is another start.
   const options = v.strictObject({ entries: v.string() });
-  const choice = { use: NAME, options: { entries: sha256(canonicalJson(manifest.entries)) } };
-  const taken = (name: string): TakenLayer => {
-    const layer = layers.get(name);
-    if (layer === undefined) throw new RangeError(`Cannot find the layer "${name}" in ${directory}`);
-    return layer;
+  const choice = { use: NAME, options: { entries: sha256(canonicalJson(artefact.manifest.entries)) } };
+  const storages = new Map(layers.map(({ name, storage }) => [name, storage]));
+  const storageOf = (name: string): LayerStorage => {
+    const storage = storages.get(name);
+    if (storage === undefined) throw new RangeError(`Cannot find the layer "${name}" in ${artefact.directory}`);
+    return storage;
   };
-  const reasons = (await readAllocation(directory))?.layers;
   const ranks: Allocated = new Map(
-    [...layers.values()].filter(({ storage }) => storage.ranked).map(({ name, rank }) => {
-      const known = reasons?.get(name);
-      return [name, { rank, reason: known?.rank === rank ? known.reason : "as committed" }];
-    }),
+    layers.filter(({ storage }) => storage.ranked).map(({ name, rank, reason }) => [name, { rank, reason }]),
   );
   const common = { version: VERSION, options } as const;
   const allocation = defineStage({
@@ -172,20 +146,10 @@ async function stagesOf(
     scope: "layer",
     name: NAME,
     description: "The factors of a finished run.",
-    stores: ({ name }) => taken(name).storage,
+    stores: ({ name }) => storageOf(name),
     // the file, its tensors and the factors
-    estimate: ({ name }) => ({ peakBytes: 3 * storedBytes(taken(name).storage, 4), flops: 0 }),
-    async run({ job: { name, rows, cols } }, _, { signal }) {
-      const now = await contentHash(checkpoint, name, signal);
-      const { source } = taken(name);
-      if (now !== source) {
-        throw new Error(
-          `Cannot go on from ${directory} as checkpoint content of "${name}" was ${source} and is now ${now}: give ` +
-            `the checkpoint that it was made from`,
-        );
-      }
-      return unpackFactors(name, [rows, cols], await artefact.layer(name));
-    },
+    estimate: ({ name }) => ({ peakBytes: 3 * storedBytes(storageOf(name), 4), flops: 0 }),
+    run: async ({ job: { name, rows, cols } }) => unpackFactors(name, [rows, cols], await artefact.layer(name)),
   });
   const resolved = resolveStage("factorization", choice, [factorization]);
   return {
@@ -197,8 +161,4 @@ async function stagesOf(
     candidates: new Map(),
     reconstruction: [],
   };
-}
-
-function sum<T>(items: readonly T[], of: (item: T) => number): number {
-  return items.reduce((total, item) => total + of(item), 0);
 }

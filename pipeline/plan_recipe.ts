@@ -6,16 +6,15 @@
  */
 import { builtinStages } from "../plugins/mod.ts";
 import { readAllocation } from "./artefact/allocation_file.ts";
-import { describeArtefact } from "./artefact/describe.ts";
 import { openArtefact } from "./artefact/reader.ts";
 import { openCheckpoint } from "./checkpoint/open.ts";
 import { type AllocationTask, allocationTask, identityOf, proposeAllocation } from "./compress_allocation.ts";
 import { resolveRun } from "./earlier_run.ts";
+import { finishedLayers } from "./finished_layers.ts";
 import { TABLE_BITS, type TableOptions } from "./model/tables.ts";
 import { neededTensors } from "./model/check.ts";
 import { withTableBits } from "./plan/inventory.ts";
 import { planRun } from "./plan/plan.ts";
-import { entryStorage } from "./plan/storage.ts";
 import type { PlanReport } from "./plan/types.ts";
 import { planInput } from "./preflight.ts";
 import { loadPlugins } from "./recipe/plugin_loader.ts";
@@ -94,35 +93,22 @@ async function findRanks(
  */
 export async function planArtefact(directory: string): Promise<RecipePlan> {
   using artefact = await openArtefact(directory);
-  const model = await describeArtefact(artefact);
-  const kept = await readAllocation(directory);
-  const layers = model.blocks.flatMap(({ index: block, linears }) =>
-    linears.filter(({ weight }) => artefact.entries.get(weight)?.kind !== "dense")
-      .map(({ role, weight: name, rows, cols }) => ({ name, block, role, rows, cols }))
-  );
-  const compressed = new Set(layers.map(({ name }) => name));
-  const rankOf = (name: string) => {
-    const rank = artefact.entries.get(name)!.attributes.rank;
-    return typeof rank === "number" ? rank : 0;
-  };
+  const { model, layers, allocation: kept } = await finishedLayers(artefact);
+  const byName = new Map(layers.map((layer) => [layer.name, layer]));
   const report = planRun({
     inventory: {
       model,
-      layers,
+      layers: layers.map(({ name, block, role, rows, cols }) => ({ name, block, role, rows, cols })),
       dense: withTableBits(
         model,
-        neededTensors(model).filter(({ name }) => !compressed.has(name)),
+        neededTensors(model).filter(({ name }) => !byName.has(name)),
         tablesOf(artefact.manifest.fingerprint),
       ),
     },
     bitsPerWeight: kept?.bitsPerWeight,
-    ranks: new Map(layers.map(({ name }) => {
-      const rank = rankOf(name), known = kept?.layers.get(name);
-      return [name, { rank, reason: known?.rank === rank ? known.reason : "as committed" }];
-    })),
+    ranks: new Map(layers.map(({ name, rank, reason }) => [name, { rank, reason }])),
     storageOf({ name }) {
-      const { kind, shape, attributes } = artefact.entries.get(name)!;
-      const storage = entryStorage({ kind, shape, attributes });
+      const { kind, storage } = byName.get(name)!;
       if (storage !== undefined) return storage;
       throw new TypeError(`Cannot plan "${name}" of ${directory}: its kind ${kind} is a plugin's`);
     },

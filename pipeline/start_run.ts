@@ -21,7 +21,7 @@ import { makeFingerprint } from "./compress_fingerprint.ts";
 import { describeOwnText, makeOwnText } from "./compress_own_text.ts";
 import { decodeImportance, encodeImportance } from "./compress_state.ts";
 import { keepMadeFactors, type MadeFactors } from "./made_factors.ts";
-import { resolveRun } from "./earlier_run.ts";
+import { type ResolvedRun, resolveRun } from "./earlier_run.ts";
 import { describeCheckpoint } from "./model/check.ts";
 import { type Inventory, inventory } from "./plan/inventory.ts";
 import { findKernelProblems, findProblems, refuseProblems } from "./preflight.ts";
@@ -55,6 +55,7 @@ export interface CompressOptions {
 export interface StartedRun extends AsyncDisposable {
   /** As given, or with what comes from the run that it goes on from. */
   readonly recipe: Recipe;
+  readonly checkSource: ResolvedRun["checkSource"];
   readonly out: string;
   readonly stages: ResolvedStages;
   readonly checkpoint: CheckpointReader;
@@ -92,7 +93,7 @@ export async function startRun(given: Recipe, options: CompressOptions = {}): Pr
   );
   const checkpoint = stack.use(await openCheckpoint(given.model, { signal }));
   const known = [...builtinStages, ...options.plugins ?? [], ...loaded];
-  const { recipe, stages } = stack.use(await resolveRun(given, known, checkpoint));
+  const { recipe, stages, checkSource } = stack.use(await resolveRun(given, known, checkpoint));
   const chosen = selectLayers(recipe, checkpoint, stages);
   const task = allocationTask(recipe, chosen, stages);
   const { bitsPerWeight } = task;
@@ -169,6 +170,7 @@ export async function startRun(given: Recipe, options: CompressOptions = {}): Pr
   const held = stack.move();
   return {
     recipe,
+    checkSource,
     out,
     stages,
     checkpoint,

@@ -157,9 +157,13 @@ export async function openChain(
     if (isResident(options)) {
       input = residentChains(engine.runtime).take(fileOf(options.directory, kind, at), shapeOf(options)) ?? input;
     }
-    const next = await advanceChain(options, kind, block, input, feeds);
-    disposeFeeds(feeds);
-    input[Symbol.dispose]();
+    let next: Activations;
+    try {
+      next = await advanceChain(options, kind, block, input, feeds);
+    } finally {
+      disposeFeeds(feeds);
+      input[Symbol.dispose]();
+    }
     dropChain(options, kind, at);
     input = next;
   }

@@ -10,6 +10,7 @@ import { runShape } from "./run_shape.ts";
 import { scratchBytes, type ScratchUse } from "./scratch.ts";
 import { bitsForSize, COMMIT_BYTES_PER_LAYER, elementsOf, exportedBytes, type StorageOf } from "./sizes.ts";
 import { dbfStorage, storedBitsPerWeight, storedBytes } from "./storage.ts";
+import { sum } from "./sum.ts";
 import type { PlannedLayer, PlannedStage, PlanReport } from "./types.ts";
 
 /** Resident memory of the process before it holds a weight: Deno, ONNX Runtime's library and its default arenas. */
@@ -205,8 +206,4 @@ function peakMemory(
     peakBytes: processBytes + most.bytes,
     peak: { stage: most.stage, subject: most.subject, processBytes },
   };
-}
-
-function sum<T>(items: readonly T[], of: (item: T) => number): number {
-  return items.reduce((total, item) => total + of(item), 0);
 }

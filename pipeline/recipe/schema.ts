@@ -112,8 +112,9 @@ export const RECIPE_FIELDS: readonly string[] = Object.keys(RecipeObject.entries
 
 /** Fields given to a run that has them from the one that it goes on from. */
 function givenBesideFrom({ bits, size, blocks, keep, methods, candidates, stages }: Recipe): string[] {
-  const { importance, allocation, factorization, reconstruction } = stages;
-  const plain = ({ use, options }: StageSelection, name: string) => use === name && Object.keys(options).length === 0;
+  const { importance, allocation, factorization, reconstruction } = stages, left = v.parse(Stages, {});
+  const isLeftOut = ({ use, options }: StageSelection, otherwise: StageSelection) =>
+    use === otherwise.use && Object.keys(options).length === 0;
   return Object.entries({
     bits: bits !== undefined,
     size: size !== undefined,
@@ -121,9 +122,9 @@ function givenBesideFrom({ bits, size, blocks, keep, methods, candidates, stages
     keep: keep.length > 0,
     methods: Object.keys(methods).length > 0,
     candidates: Object.keys(candidates).length > 0,
-    "stages.importance": !plain(importance, "none"),
-    "stages.allocation": !plain(allocation, "uniform"),
-    "stages.factorization": !plain(factorization, "dbf-admm"),
+    "stages.importance": !isLeftOut(importance, left.importance),
+    "stages.allocation": !isLeftOut(allocation, left.allocation),
+    "stages.factorization": !isLeftOut(factorization, left.factorization),
     "stages.reconstruction": reconstruction.length > 0,
   }).filter(([, given]) => given).map(([name]) => name);
 }

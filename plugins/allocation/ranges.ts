@@ -5,6 +5,7 @@
  */
 import { signBitBudget } from "../../pipeline/plan/allocation_budget.ts";
 import { MAX_BITS_PER_WEIGHT, type WeightShape } from "../../pipeline/plan/bits.ts";
+import { sum } from "../../pipeline/plan/sum.ts";
 import type { AllocationBudget } from "../../pipeline/stream/stage.ts";
 import type { Choice } from "./budget.ts";
 import type { BudgetOptions } from "./budget_options.ts";
@@ -204,8 +205,4 @@ function matchOverrides(
     for (const name of names) found.set(name, { pattern, bits });
   }
   return found;
-}
-
-function sum<T>(items: readonly T[], of: (item: T, index: number) => number): number {
-  return items.reduce((total, item, index) => total + of(item, index), 0);
 }

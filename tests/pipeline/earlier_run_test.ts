@@ -23,7 +23,7 @@ const first = (out: string): RecipeInput => ({
   stages: { factorization: { use: "dbf-admm", options: { iterations: 8, sweeps: 1 } } },
 });
 
-/** Goes on from `from` for `tokens` tokens of `text`. */
+/** Goes on from `from` with `text`. */
 const second = (from: string, out: string, text: string, options: Record<string, unknown>): RecipeInput => ({
   model: MODEL,
   out,
