@@ -1,28 +1,33 @@
 /**
  * `deno task bench kernels --provider cuda`: one linear layer in float16 as ONNX Runtime's CUDA provider runs it, by our operators
- * and by its own product (cuBLAS), in one run. `bench/peers/kernels_cuda.py` times the same kernels without ONNX Runtime.
+ * and by its own product (cuBLAS), in one run. `--peer-python` (a Python with torch and a GPU) then runs
+ * `bench/peers/kernels_cuda.py`: the same kernels without ONNX Runtime, which has one stream, in a chain and several layers at once.
  *
  * Decoding cycles over distinct layers whose weights total more than the GPU's L2; the rate of a large elementwise operator stands
  * for the copy rate. Runs are recorded CUDA graphs, as the launches of the host would take longer than the layers.
  *
  *   deno task bench kernels --provider cuda                       the three shapes; 1, 4, 16, 512 and 2048 rows
  *   deno task bench kernels --provider cuda --sizes 4096x4096 --rows 1 --turns 30
+ *   deno task bench kernels --provider cuda --peer-python python3
  *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
+import { fileURLToPath } from "node:url";
 import { buildCudaKernels, findNvcc } from "../kernels/native/cuda/build.ts";
 import { packedBytes, packedShape } from "../kernels/layout.ts";
 import { openRuntime } from "../kernels/runtime/open.ts";
 import type { Provider, Runtime, Session, Tensor } from "../kernels/runtime/types.ts";
 import { encodeModel } from "../pipeline/graph/encode.ts";
 import { createGraph } from "../pipeline/graph/graph.ts";
-import { matMul, mul, neg } from "../pipeline/graph/ops.ts";
+import { matMul, mul, neg, sum } from "../pipeline/graph/ops.ts";
 import type { Graph, Value } from "../pipeline/graph/types.ts";
 import { binaryMatMul } from "../plugins/target/onnx/dbf_layer.ts";
 
 /** Weights that decoding cycles over: several times an H100's 50 MB of L2. */
 const CYCLED_BYTES = 512 << 20;
+/** Outputs of layers that one operator adds up: binding each of hundreds to a run takes the host longer than the GPU needs for it. */
+const ADDED_AT_ONCE = 8;
 /** Layers of one prefill session: far more than L2 holds of activations, few enough to build quickly. */
 const PREFILL_LAYERS = 2;
 /** Elements of the tensor whose negation gives the copy rate: 1 GiB in, 1 GiB out. */
@@ -131,6 +136,14 @@ async function copyRate(runtime: Runtime, elements: number): Promise<number> {
   return 4 * elements / (await time(session, x, { y }, 7) / 1000);
 }
 
+/** Sum of all, as a tree. */
+function total(g: Graph, values: readonly Value[]): Value {
+  if (values.length === 1) return values[0];
+  const sums: Value[] = [];
+  for (let at = 0; at < values.length; at += ADDED_AT_ONCE) sums.push(sum(g, ...values.slice(at, at + ADDED_AT_ONCE)));
+  return total(g, sums);
+}
+
 /** Microseconds of a layer, by rows of X. */
 async function layerTimes(
   runtime: Runtime,
@@ -142,7 +155,9 @@ async function layerTimes(
 ): Promise<Map<number, number>> {
   const g = createGraph("layers");
   const x = g.input("x", "float16", ["rows", shape.cols]);
-  for (let i = 0; i < copies; i++) g.output(`y${i}`, contender.layer(g, x, shape, i));
+  const layers = Array.from({ length: copies }, (_, i) => contender.layer(g, x, shape, i));
+  const results = copies <= ADDED_AT_ONCE ? layers : [total(g, layers)];
+  results.forEach((y, i) => g.output(`y${i}`, y));
   await using session = await runtime.load(encodeModel(g), { recordPlacement: true, cudaGraph: true });
   const stray = session.placement?.find(({ operator, provider }) =>
     operator === "BinaryMatMul" && provider !== runtime.provider
@@ -152,16 +167,30 @@ async function layerTimes(
   for (const rows of rowCounts) {
     using feed = runtime.tensor("float16", cut(halfPool, rows * shape.cols, 1), [rows, shape.cols]);
     const outputs: Record<string, Tensor> = {};
-    for (let i = 0; i < copies; i++) outputs[`y${i}`] = runtime.empty("float16", [rows, shape.outputs]);
+    results.forEach((_, i) => outputs[`y${i}`] = runtime.empty("float16", [rows, shape.outputs]));
     times.set(rows, await time(session, feed, outputs, turns) * 1000 / copies);
     for (const tensor of Object.values(outputs)) tensor[Symbol.dispose]();
   }
   return times;
 }
 
+/** The same kernels and cuBLAS without ONNX Runtime; prints what the peer script does. */
+async function peer(python: string, library: string, rows: readonly number[]): Promise<void> {
+  const script = fileURLToPath(new URL("./peers/kernels_cuda.py", import.meta.url));
+  console.log("without ONNX Runtime:");
+  const { code } = await new Deno.Command(python, {
+    args: [script, library, "--decode", "--rows", rows.join()],
+    stdout: "inherit",
+    stderr: "inherit",
+  }).output();
+  if (code !== 0) {
+    throw new Error(`Cannot time the kernels without ONNX Runtime: ${python} ${script} ended with ${code}`);
+  }
+}
+
 /** Runs the bench with the arguments after its name. */
 export async function main(args: readonly string[]): Promise<void> {
-  const flags = parseArgs([...args], { string: ["sizes", "rows", "turns", "provider", "cycled"] });
+  const flags = parseArgs([...args], { string: ["sizes", "rows", "turns", "provider", "cycled", "peer-python"] });
   const provider = (flags.provider ?? "cuda") as Provider;
   if (provider === "cuda" && await findNvcc() !== undefined) await buildCudaKernels();
   await using runtime = await openRuntime({ provider });
@@ -198,6 +227,9 @@ export async function main(args: readonly string[]): Promise<void> {
         );
       }
     }
+  }
+  if (flags["peer-python"] !== undefined && decoded.length > 0) {
+    await peer(flags["peer-python"], runtime.nativeKernels.path, decoded);
   }
 }
 

@@ -1,12 +1,12 @@
 """The CUDA kernels of kernels/native/cuda beside cuBLAS (through PyTorch), on one GPU, without ONNX Runtime.
 
-    python bench/peers/kernels_cuda.py LIBRARY [--decode] [--rows 1,2,4,8,16] [--prefill] [--accuracy] [--json FILE]
+    python bench/peers/kernels_cuda.py LIBRARY [--decode] [--rows 1,2,4,8,16] [--at-once 4,8,16] [--prefill] [--accuracy] [--json FILE]
 
 LIBRARY is libdbf_ops_cuda.so as `deno task kernels --cuda` builds it. A layer of shape n×m at b bits is two products with
 k = floor(b·n·m/(n+m)): H = X·Bᵀ (k×m) and Y = H·Aᵀ (n×k). Decode cycles over distinct layers that total at least 512 MB packed
-(as many of cuBLAS's dense ones), recorded once as a CUDA graph and replayed; times are medians of replays. In the first figure every
-layer waits for the one before; in the second, "4 independent at once", the graph has 4 branches that do not wait for each other, as
-the projections q, k and v of an attention, or gate and up of a feed-forward block, do not.
+(or of cuBLAS's dense ones), recorded once as a CUDA graph and replayed; times are medians of replays. In the first figure every
+layer waits for the one before; in those of --at-once the graph has so many branches that do not wait for each other, as the projections
+q, k and v of an attention, gate and up of a feed-forward block, or experts do not.
 """
 
 import argparse
@@ -19,20 +19,27 @@ import torch
 SHAPES = [(4096, 4096), (4096, 14336), (8192, 28672)]
 DISTINCT_BYTES = 512 << 20
 AUTOMATIC, DECODE, WGMMA, MMA = 0, 1, 2, 3
-BRANCHES = 4
 
 
 class Library:
     def __init__(self, path):
         self.library = ctypes.CDLL(path)
         self.library.dbf_cuda_scratch_bytes.restype = ctypes.c_int64
-        # One for each branch: products that run at the same time must not share it.
-        self.scratch = [torch.empty(256 << 20, dtype=torch.uint8, device="cuda") for _ in range(BRANCHES)]
+        self.scratch = []
+
+    def make_scratch(self, branches, rows):
+        """One for each branch: products that run at the same time must not share it. 6 bytes a number of X are the most that is asked for."""
+        longest = max(m for _, m in SHAPES)
+        self.scratch = [torch.empty((1 << 20) + 6 * rows * longest, dtype=torch.uint8, device="cuda") for _ in range(branches)]
 
     def __call__(self, x, signs, scale, y, path=AUTOMATIC, branch=0):
         (M, K), N = x.shape, y.shape[1]
         pointer = lambda tensor: ctypes.c_void_p(tensor.data_ptr())
         size = ctypes.c_int64
+        needed = self.library.dbf_cuda_scratch_bytes(
+            int(x.dtype == torch.float16), pointer(x), pointer(signs), pointer(y), size(M), size(N), size(K), path)
+        if needed > self.scratch[branch].numel():
+            raise ValueError(f"M={M} N={N} K={K} needs {needed} bytes of scratch: {self.scratch[branch].numel()} are there")
         error = self.library.dbf_cuda_binary_matmul(
             int(x.dtype == torch.float16), pointer(x), pointer(signs), pointer(scale), pointer(y), size(M), size(N), size(K),
             pointer(self.scratch[branch]), ctypes.c_void_p(torch.cuda.current_stream().cuda_stream), path)
@@ -72,9 +79,9 @@ def seconds(record, replays=15):
     return statistics.median(times)
 
 
-def at_once(record):
-    """What enqueues record(0) to record(BRANCHES - 1) on streams of their own, between a fork and a join."""
-    streams = [torch.cuda.Stream() for _ in range(BRANCHES)]
+def at_once(record, branches):
+    """What enqueues record(0) to record(branches - 1) on streams of their own, between a fork and a join."""
+    streams = [torch.cuda.Stream() for _ in range(branches)]
 
     def all_branches():
         main = torch.cuda.current_stream()
@@ -103,6 +110,7 @@ def floor(library):
     one = torch.zeros(1, device="cuda")
     x = torch.randn(1, 32, device="cuda", dtype=torch.float16)
     y = torch.empty(1, 16, device="cuda", dtype=torch.float16)
+    library.make_scratch(1, 1)
     signs, scale = packed(16, 32), torch.ones(16, device="cuda", dtype=torch.float16)
     count = 400
     add = seconds(lambda: [one.add_(1) for _ in range(count)]) / count
@@ -111,35 +119,44 @@ def floor(library):
     return dict(addUs=add * 1e6, productUs=product * 1e6)
 
 
-def decode(library, rate, rows_list, dtype=torch.float16):
+def distinct(layer_bytes, branches):
+    """How many layers: DISTINCT_BYTES at least, as many for every branch."""
+    return -(-DISTINCT_BYTES // (layer_bytes * branches)) * branches
+
+
+def decode(library, rate, rows_list, branches_list, dtype=torch.float16):
     results = []
+    most = max(branches_list)
+    library.make_scratch(most, max(rows_list))
     for n, m in SHAPES:
-        dense_count = max(BRANCHES, -(-DISTINCT_BYTES // (2 * n * m)))
+        dense_count = distinct(2 * n * m, most)
         dense = [torch.randn(n, m, device="cuda", dtype=torch.float16) for _ in range(dense_count)]
         dense_time, dense_at_once = {}, {}
         for rows in rows_list:
             x = torch.randn(rows, m, device="cuda", dtype=torch.float16)
-            outs = [torch.empty(rows, n, device="cuda", dtype=torch.float16) for _ in range(BRANCHES)]
+            outs = [torch.empty(rows, n, device="cuda", dtype=torch.float16) for _ in range(most)]
 
             def dense_layers(branch, step):
                 for w in dense[branch::step]:
                     torch.matmul(x, w.T, out=outs[branch])
 
             dense_time[rows] = seconds(lambda: dense_layers(0, 1)) / dense_count
-            dense_at_once[rows] = seconds(at_once(lambda branch: dense_layers(branch, BRANCHES))) / dense_count
+            dense_at_once[rows] = {
+                branches: seconds(at_once(lambda branch: dense_layers(branch, branches), branches)) / dense_count for branches in branches_list
+            }
         del dense
         for bits in (1, 2):
             k = middle(n, m, bits)
             first = [packed(k, m)]
             second = [packed(n, k)]
             layer_bytes = first[0].numel() + second[0].numel()
-            count = -(-DISTINCT_BYTES // layer_bytes)
+            count = distinct(layer_bytes, most)
             first += [packed(k, m) for _ in range(count - 1)]
             second += [packed(n, k) for _ in range(count - 1)]
             for rows in rows_list:
                 x = torch.randn(rows, m, device="cuda", dtype=dtype)
-                h = torch.empty(BRANCHES, rows, k, device="cuda", dtype=dtype)
-                y = torch.empty(BRANCHES, rows, n, device="cuda", dtype=dtype)
+                h = torch.empty(most, rows, k, device="cuda", dtype=dtype)
+                y = torch.empty(most, rows, n, device="cuda", dtype=dtype)
                 mid = torch.full((k,), m**-0.5, device="cuda", dtype=dtype)
                 a = torch.full((n,), k**-0.5, device="cuda", dtype=dtype)
 
@@ -149,20 +166,22 @@ def decode(library, rate, rows_list, dtype=torch.float16):
                         library(h[branch], s, a, y[branch], path, branch)
 
                 time = seconds(run) / count
-                together = seconds(at_once(lambda branch: run(AUTOMATIC, branch, BRANCHES))) / count
+                together = [(branches, seconds(at_once(lambda branch: run(AUTOMATIC, branch, branches), branches)) / count)
+                            for branches in branches_list]
                 # Where few rows become many: what the prefill kernels would take.
                 as_prefill = {name: seconds(lambda: run(path)) / count * 1e6 for name, path in (("wgmma", WGMMA), ("mma", MMA))
                               if rows >= 4 and (name == "mma" or k % 8 == 0)}
                 results.append(dict(shape=[n, m], bits=bits, k=k, rows=rows, layers=count, bytes=layer_bytes, us=time * 1e6,
                                     ofCopy=layer_bytes / time / rate, cublasUs=dense_time[rows] * 1e6,
-                                    faster=dense_time[rows] / time, atOnceUs=together * 1e6,
-                                    atOnceOfCopy=layer_bytes / together / rate, cublasAtOnceUs=dense_at_once[rows] * 1e6,
+                                    faster=dense_time[rows] / time,
+                                    atOnce=[dict(branches=branches, us=each * 1e6, ofCopy=layer_bytes / each / rate,
+                                                 cublasUs=dense_at_once[rows][branches] * 1e6) for branches, each in together],
                                     prefillUs=as_prefill))
                 r = results[-1]
                 print(f"decode {n}x{m} {bits} bit {rows:3d} rows: {r['us']:8.2f} us  {layer_bytes / time / 1e12:5.2f} TB/s "
                       f"= {100 * r['ofCopy']:5.1f} % of copy   cuBLAS {r['cublasUs']:8.2f} us ({r['faster']:.2f}x)"
-                      f"   {BRANCHES} independent at once: {r['atOnceUs']:8.2f} us = {100 * r['atOnceOfCopy']:5.1f} %   "
-                      f"cuBLAS {r['cublasAtOnceUs']:8.2f} us"
+                      + "".join(f"   {a['branches']} at once: {a['us']:6.2f} us = {100 * a['ofCopy']:5.1f} % (cuBLAS {a['cublasUs']:.2f} us)"
+                                for a in r["atOnce"])
                       + "".join(f"   as prefill, {name} {us:.2f} us" for name, us in as_prefill.items()), flush=True)
             del first, second
     return results
@@ -170,6 +189,7 @@ def decode(library, rate, rows_list, dtype=torch.float16):
 
 def prefill(library, rows_list, dtype=torch.float16, path=AUTOMATIC):
     results = []
+    library.make_scratch(1, max(rows_list))
     torch.backends.cuda.matmul.allow_tf32 = False
     for n, m in SHAPES:
         for bits in (1, 2):
@@ -211,6 +231,7 @@ def prefill(library, rows_list, dtype=torch.float16, path=AUTOMATIC):
 def accuracy(library):
     """‖y − y64‖ / ‖y64‖, N = 4096, with outliers in X; float32's product through cuBLAS beside it."""
     results = []
+    library.make_scratch(1, 64)
     torch.backends.cuda.matmul.allow_tf32 = False
     for K, dtype, rows_list in ((4096, torch.float32, (1, 4, 16, 64)), (4096, torch.float16, (1, 4, 16, 64)),
                                 (28672, torch.float32, (1, 64)), (28672, torch.float16, (1, 64))):
@@ -236,6 +257,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("library")
     parser.add_argument("--json")
+    parser.add_argument("--at-once", default="4,8,16", help="numbers of independent layers, for --decode")
     parser.add_argument("--rows", default="1,2,4,8,16", help="of X, for --decode")
     for part in ("decode", "prefill", "accuracy"):
         parser.add_argument(f"--{part}", action="store_true")
@@ -251,9 +273,10 @@ def main():
             results["accuracy"] = accuracy(library)
         if everything or options.decode:
             results["floor"] = floor(library)
-            results["decode"] = decode(library, rate, [int(rows) for rows in options.rows.split(",")])
+            branches = [int(branches) for branches in options.at_once.split(",")]
+            results["decode"] = decode(library, rate, [int(rows) for rows in options.rows.split(",")], branches)
             print("float32:")
-            results["decodeFloat32"] = decode(library, rate, [1], torch.float32)
+            results["decodeFloat32"] = decode(library, rate, [1], branches, torch.float32)
         if everything or options.prefill:
             results["prefill"] = prefill(library, [512, 2048])
             results["prefillFloat32"] = prefill(library, [512], torch.float32)

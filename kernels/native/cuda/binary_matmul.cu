@@ -54,7 +54,8 @@ size_t scratchBytes(const Problem& problem, Path path) {
   const Problem first = piece(problem, 0);
   switch (choose(first, path)) {
     case Path::kDecode:
-      return takesDecodeBits(first) ? decodeBitsScratchBytes(first) : decodeBytesScratchBytes(first.M, first.K);
+      if (takesDecodeBitsShort(first)) return 0;
+      return first.M == 1 ? decodeBitsLongScratchBytes(first) : decodeBytesScratchBytes(first.M, first.K);
     case Path::kPrefillWgmma:
       return prefillWgmmaScratchBytes(first);
     default:
@@ -69,7 +70,9 @@ cudaError_t run(const Problem& problem, void* scratch, cudaStream_t stream, Path
     cudaError_t error;
     switch (choose(part, path)) {
       case Path::kDecode:
-        error = takesDecodeBits(part) ? runDecodeBits(part, scratch, stream) : runDecodeBytes(part, scratch, stream);
+        error = takesDecodeBitsShort(part) ? runDecodeBitsShort(part, stream)
+                : part.M == 1              ? runDecodeBitsLong(part, scratch, stream)
+                                           : runDecodeBytes(part, scratch, stream);
         break;
       case Path::kPrefillWgmma:
         error = runPrefillWgmma(part, scratch, stream);

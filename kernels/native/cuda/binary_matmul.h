@@ -34,9 +34,10 @@ size_t scratchBytes(const Problem& problem, Path path = Path::kAutomatic);
 cudaError_t run(const Problem& problem, void* scratch, cudaStream_t stream, Path path = Path::kAutomatic);
 
 // One file each; called by run() only.
-bool takesDecodeBits(const Problem& problem);
-size_t decodeBitsScratchBytes(const Problem& problem);
-cudaError_t runDecodeBits(const Problem& problem, void* scratch, cudaStream_t stream);
+bool takesDecodeBitsShort(const Problem& problem);
+cudaError_t runDecodeBitsShort(const Problem& problem, cudaStream_t stream);
+size_t decodeBitsLongScratchBytes(const Problem& problem);  // M = 1
+cudaError_t runDecodeBitsLong(const Problem& problem, void* scratch, cudaStream_t stream);
 size_t decodeBytesScratchBytes(int64_t M, int64_t K);
 cudaError_t runDecodeBytes(const Problem& problem, void* scratch, cudaStream_t stream);
 size_t prefillWgmmaScratchBytes(const Problem& problem);

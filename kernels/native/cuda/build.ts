@@ -14,7 +14,14 @@ const ARCHITECTURES = [
 ];
 const FLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden"];
 const LINK = ["-cudart", "static", "-Xcompiler", "-static-libstdc++,-static-libgcc", "-Xlinker", "--exclude-libs,ALL"];
-const UNITS = ["decode_bits.cu", "decode_bytes.cu", "prefill_wgmma.cu", "prefill_mma.cu", "binary_matmul.cu"];
+const UNITS = [
+  "decode_bits_short.cu",
+  "decode_bits_long.cu",
+  "decode_bytes.cu",
+  "prefill_wgmma.cu",
+  "prefill_mma.cu",
+  "binary_matmul.cu",
+];
 
 /** How the CUDA library is built. */
 export interface CudaBuildOptions {

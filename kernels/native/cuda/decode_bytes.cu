@@ -1,5 +1,5 @@
 // Up to 16 rows: the signs are read as often as there are groups of five, and multiplied by int8 tensor-core instructions. (One row:
-// decode_bits.cu.)
+// decode_bits_short.cu.)
 //
 // y_n = scale_n · Σ_k ±x_k = scale_n · (2·Σ_k bit_nk·x_k − Σ_k x_k)
 //
@@ -230,15 +230,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       total += double(2 * ones - sumOf[m * kRanges + range]) * double(step);
     }
     float value = static_cast<float>(total * double(toFloat(scale[n])));
-    if (!finite) {
-      const unsigned* words = reinterpret_cast<const unsigned*>(signs) + int64_t(n / kBlockRows) * shape.words * kBlockRows;
-      float plain = 0;
-      for (int k = 0; k < shape.K; ++k) {
-        const float v = toFloat(x[int64_t(m) * shape.K + k]);
-        plain += words[(k >> 5) * kBlockRows + n % kBlockRows] >> (k & 31) & 1 ? v : -v;
-      }
-      value = plain * toFloat(scale[n]);
-    }
+    if (!finite) value = plainSum(x + int64_t(m) * shape.K, signs, shape.words, shape.K, n) * toFloat(scale[n]);
     y[int64_t(m) * shape.N + n] = fromFloat<T>(value);
   }
 }

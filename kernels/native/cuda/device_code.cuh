@@ -27,6 +27,19 @@ __device__ __forceinline__ __half fromFloat<__half>(float x) {
   return __float2half_rn(x);
 }
 
+// Σ_k ±x_k of row n as float arithmetic adds it up: for activations that are not finite.
+template <typename T>
+__device__ __forceinline__ float plainSum(const T* x, const uint8_t* signs, int words, int K, int n) {
+  const unsigned* from = reinterpret_cast<const unsigned*>(signs) + int64_t(n / kBlockRows) * words * kBlockRows;
+  float sum = 0;
+#pragma unroll 1
+  for (int k = 0; k < K; ++k) {
+    const float v = toFloat(x[k]);
+    sum += from[(k >> 5) * kBlockRows + n % kBlockRows] >> (k & 31) & 1 ? v : -v;
+  }
+  return sum;
+}
+
 // Three bf16 that sum to x exactly (8 bits of the significand each, cut off, never rounded up): float32's range, no scaling.
 // What is not finite stays whole in the first.
 __device__ __forceinline__ void splitBf16(float x, unsigned short (&part)[3]) {

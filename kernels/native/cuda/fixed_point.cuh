@@ -1,6 +1,6 @@
-// Activations as 24-bit fixed point in bit planes, in the order in which `multiply` (decode.cu) reads them.
+// Activations as 24-bit fixed point in bit planes, in the order in which the products read them.
 //
-// Every row of X is cut into 8 or 16 pieces of columns, each with a step of its own: a power of two, so that the largest magnitude of the
+// Every row of X is cut into pieces of columns, each with a step of its own: a power of two, so that the largest magnitude of the
 // piece is at least 2^22 steps and less than 2^23. float16 activations within 2^-12 of the largest are exact, and no error exceeds
 // half a step, 2^-23 of the largest magnitude of the piece.
 #pragma once
@@ -43,17 +43,19 @@ __device__ __forceinline__ void loadEight(float (&value)[8], const T* from, int 
   }
 }
 
-// Byte i of the result's eight has bit i of each of the eight bytes; low, high: bytes 0 to 3, 4 to 7.
-__device__ __forceinline__ void transposeBits(unsigned& low, unsigned& high) {
-  auto within = [](unsigned v) {
-    unsigned t = (v ^ (v >> 7)) & 0x00aa00aau;
-    v ^= t ^ (t << 7);
-    t = (v ^ (v >> 14)) & 0x0000ccccu;
-    return v ^ t ^ (t << 14);
-  };
-  low = within(low), high = within(high);
-  const unsigned t = (low ^ (high << 4)) & 0xf0f0f0f0u;
-  low ^= t, high ^= t >> 4;
+// Transposes the bits of eight numbers, byte by byte: bit j of byte b of the result's i-th is bit i of byte b of the j-th.
+__device__ __forceinline__ void transposeBits(unsigned (&q)[8]) {
+#pragma unroll
+  for (int apart = 1; apart < 8; apart *= 2) {
+    const unsigned kept = apart == 1 ? 0x55555555u : apart == 2 ? 0x33333333u : 0x0f0f0f0fu;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      if (i & apart) continue;
+      const unsigned low = q[i], high = q[i + apart];
+      q[i] = selectBits(kept, low, high << apart);
+      q[i + apart] = selectBits(kept, low >> apart, high);
+    }
+  }
 }
 
 // Bits of columns 8·lane to 8·lane + 7 of a step into their planes; `out`: kRowBytes. Returns the sum of the integers.
@@ -66,18 +68,12 @@ __device__ __forceinline__ int writePlanes(const float (&value)[8], float invers
     sum += integer;
     q[i] = unsigned(integer);
   }
+  transposeBits(q);
   uint8_t* to = out + (lane >> 2 & 3) * 8 + (lane >> 4) * 4 + (lane & 3);
 #pragma unroll
-  for (int byte = 0; byte < 3; ++byte) {
-    const unsigned select = byte | (byte + 4) << 4;
-    unsigned low = __byte_perm(__byte_perm(q[0], q[1], select), __byte_perm(q[2], q[3], select), 0x5410);
-    unsigned high = __byte_perm(__byte_perm(q[4], q[5], select), __byte_perm(q[6], q[7], select), 0x5410);
-    transposeBits(low, high);
+  for (int i = 0; i < 8; ++i) {
 #pragma unroll
-    for (int bit = 0; bit < 4; ++bit) {
-      to[(byte * 8 + bit) * kPlaneBytes] = static_cast<uint8_t>(low >> (8 * bit));
-      to[(byte * 8 + 4 + bit) * kPlaneBytes] = static_cast<uint8_t>(high >> (8 * bit));
-    }
+    for (int byte = 0; byte < 3; ++byte) to[(byte * 8 + i) * kPlaneBytes] = static_cast<uint8_t>(q[i] >> (8 * byte));
   }
   return sum;
 }

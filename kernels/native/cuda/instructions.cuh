@@ -40,6 +40,26 @@ __device__ __forceinline__ uint4 loadOnce(const uint8_t* from) {
                : "l"(from));
   return v;
 }
+// The same of 8 bytes, or zeros.
+__device__ __forceinline__ uint2 loadPairOnce(const uint8_t* from, bool exists) {
+  uint2 v;
+  asm volatile(
+      "{\n.reg .pred exists;\n"
+      "setp.ne.u32 exists, %3, 0;\n"
+      "mov.u32 %0, 0;\n"
+      "mov.u32 %1, 0;\n"
+      "@exists ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];\n}\n"
+      : "=&r"(v.x), "=&r"(v.y)
+      : "l"(from), "r"(unsigned(exists)));
+  return v;
+}
+
+// Bits of `a` where the mask has ones, of `b` elsewhere.
+__device__ __forceinline__ unsigned selectBits(unsigned mask, unsigned a, unsigned b) {
+  unsigned v;
+  asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(v) : "r"(mask), "r"(a), "r"(b));
+  return v;
+}
 
 // Copies of 16 bytes from global to shared memory that go on while the thread does, in groups that end in their order.
 __device__ __forceinline__ void copyAhead(unsigned to, const void* from) {

@@ -21,4 +21,14 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, int threads, int sh
   return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
+// A multiprocessor changes the division of its memory only when it is idle: with one division for all, kernels can overlap. `bytes`:
+// dynamic shared memory of a block.
+template <typename Kernel>
+cudaError_t takeSharedMemory(Kernel* kernel, int bytes) {
+  constexpr int kWithoutAsking = 40 * 1024;
+  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+  if (error != cudaSuccess || bytes <= kWithoutAsking) return error;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
 }  // namespace dbf::cuda

@@ -25,9 +25,14 @@ async function outcome(command: string, args: string[], env?: Record<string, str
 /** Compiles the kernels for the CPU; see emulated/emulated.h. */
 async function buildEmulation(directory: string): Promise<string> {
   const flags = ["-std=c++17", "-O1", "-I", `${here}emulated`, "-include", `${here}emulated/emulated.h`, "-x", "c++"];
-  const sources = ["decode_bits", "decode_bytes", "prefill_wgmma", "prefill_mma", "binary_matmul"].map((name) =>
-    `${kernels}${name}.cu`
-  );
+  const sources = [
+    "decode_bits_short",
+    "decode_bits_long",
+    "decode_bytes",
+    "prefill_wgmma",
+    "prefill_mma",
+    "binary_matmul",
+  ].map((name) => `${kernels}${name}.cu`);
   const objects = await Promise.all([...sources, program, `${here}emulated/emulated.cc`].map(async (source, index) => {
     const object = `${directory}/${index}.o`;
     const [text, code] = await outcome("g++", [...flags, "-c", source, "-o", object]);

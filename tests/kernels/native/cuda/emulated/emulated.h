@@ -218,6 +218,14 @@ inline uint4 loadOnce(const uint8_t* from) {
   std::memcpy(&v, from, sizeof v);
   return v;
 }
+inline uint2 loadPairOnce(const uint8_t* from, bool exists) {
+  uint2 v{0, 0};
+  if (!exists) return v;
+  if (reinterpret_cast<uintptr_t>(from) % 8) std::abort();
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+inline unsigned selectBits(unsigned mask, unsigned a, unsigned b) { return (a & mask) | (b & ~mask); }
 // What is copied arrives as late as it may.
 void copyAhead(unsigned to, const void* from);
 void copyGroupEnds();
