@@ -24,6 +24,7 @@ import { chainDirectory } from "./chain.ts";
 import { embeddedBy, embeddedWindows } from "./embedding.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, openBlockEngine } from "./engine.ts";
 import { type Head, openHead } from "./head.ts";
+import { defaultRates } from "./default_rates.ts";
 import { cosineFactor } from "./schedule.ts";
 import { shuffledBatches } from "./shuffle.ts";
 import { freeArrays } from "./move_array.ts";
@@ -36,7 +37,8 @@ export interface DistillationOptions {
   /** Bytes of the teacher's hidden states at once, see {@linkcode openTeacher}; the result is the same whatever it is. */
   readonly teacherBytes: number;
   readonly length: TrainingLength;
-  readonly rates: FactorRates;
+  /** Of latents and scales, each {@linkcode defaultRates} where absent. */
+  readonly rates: Partial<FactorRates>;
   /** β₁ of AdamW: how much of the mean of gradients a step keeps. */
   readonly momentum: number;
   /** Tokens a step, in whole windows, two at least. */
@@ -62,6 +64,18 @@ const SCORED_WINDOWS = 16;
 
 /** Weight of the newest loss in the running mean. */
 const LOSS_SMOOTHING = 0.05;
+
+/** Rates that were given, and those that follow from the length of the training, the layers' bits and where their latents begin. */
+async function ratesOf(
+  { jobs, factors }: StageIO["distillation"]["input"],
+  given: Partial<FactorRates>,
+  steps: number,
+): Promise<FactorRates> {
+  const binary = jobs.find(({ rank }) => rank > 0);
+  const kept = binary !== undefined && (await factors(binary.name)).latents !== undefined;
+  const { signs, scales } = defaultRates(jobs, steps, kept ? "factorized" : "equal");
+  return { ...given, signs: given.signs ?? signs, scales: given.scales ?? scales };
+}
 
 /** Runs one graph of a block into tensors for all of its outputs; weights of linears that stay dense are on the device only meanwhile. */
 async function runBlock(
@@ -186,6 +200,7 @@ export async function distilModel(
   const tokens = calibration[0].length;
   await using engine = openBlockEngine(context.runtime, model, checkpoint);
   const steps = trainingSteps(options.length, calibration.length, batch, tokens);
+  const rates = await ratesOf(input, options.rates, steps);
   const batches = shuffledBatches(calibration.length, batch, jobs[0]?.seed ?? 0);
   const { scratch, signal } = context;
   await using head = await openHead(context.runtime, model, checkpoint);
@@ -214,14 +229,19 @@ export async function distilModel(
     runtime: context.runtime,
     directory: `${context.scratch}/distillation`,
     residentBytes: options.residentBytes,
-    identity: JSON.stringify([training, jobs.map(({ name, rank }) => [name, rank]), calibration.length, tokens]),
+    identity: JSON.stringify([
+      { ...training, rates },
+      jobs.map(({ name, rank }) => [name, rank]),
+      calibration.length,
+      tokens,
+    ]),
   });
   const first = await store.resume();
   for (const block of model.blocks) {
     const before = new Map<string, Factors>();
     for (const { weight } of block.linears) if (compressed.has(weight)) before.set(weight, await input.factors(weight));
     if (before.size > 0) {
-      await store.add(block.index, () => Promise.resolve(factorVectors(context.runtime, block, before, options.rates)));
+      await store.add(block.index, () => Promise.resolve(factorVectors(context.runtime, block, before, rates)));
     }
     freeArrays([...before.values()].flatMap(({ latents }) => Object.values<Uint16Array>(latents ?? {})));
     const slim = new Map([...before].map(([name, factors]) => [name, { ...factors, latents: undefined }]));
@@ -236,7 +256,8 @@ export async function distilModel(
     const indices = batches(step);
     using target = await teacher.tensor(step);
     const data = { input: await inputs.tensor(indices), teacher: target };
-    const loss = await distilStep(run, data, step, cosineFactor(step, steps));
+    const factor = cosineFactor(step, steps);
+    const loss = await distilStep(run, data, step, factor);
     running = Number.isNaN(running) ? loss : (1 - LOSS_SMOOTHING) * running + LOSS_SMOOTHING * loss;
     context.emit({
       type: "stage-progress",
@@ -244,7 +265,7 @@ export async function distilModel(
       subject: model.architecture,
       done: step + 1,
       total: steps,
-      detail: { loss: running },
+      detail: { loss: running, rate: rates.signs * factor },
     });
     if (performance.now() - saved > 1000 * options.saveSeconds) {
       await store.save(step + 1);

@@ -12,7 +12,7 @@ import { distillationBytes } from "../../pipeline/calibrate/memory.ts";
 import { TEACHER_FILE_BYTES, teacherBytesOf, teacherWindows } from "../../pipeline/calibrate/teacher.ts";
 import { defineStage, type Stage } from "../../pipeline/stream/stage.ts";
 
-const rate = (otherwise: number) => v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10)), otherwise);
+const rate = () => v.optional(v.pipe(v.number(), v.minValue(0), v.maxValue(10)));
 
 const options = v.strictObject({
   /** Preset of `tokens`. */
@@ -21,10 +21,10 @@ const options = v.strictObject({
   epochs: v.optional(v.pipe(v.number(), v.minValue(0), v.finite()), 8),
   /** Most training tokens, repetitions counted. */
   tokens: v.optional(v.pipe(v.number(), v.minValue(0), v.finite())),
-  /** Learning rate of latents, in unit scale. */
-  signRate: rate(2e-2),
-  /** Learning rate of scales, in means of their magnitude. */
-  scaleRate: rate(1e-2),
+  /** Learning rate of latents, in unit scale. Default by the number of steps and the bits of the layers, see `defaultRates`. */
+  signRate: rate(),
+  /** Learning rate of scales, in means of their magnitude. Default half of what is the default for latents. */
+  scaleRate: rate(),
   /** `own`: the rate of a scale is relative to its own magnitude as training starts (a tenth of the mean at least), not to the mean. */
   scaleRateOf: v.optional(v.picklist(["mean", "own"])),
   /** Share of the mean of gradients that a step keeps (β₁ of AdamW). Less is better in short trainings, whose signs turn late otherwise. */
@@ -54,7 +54,7 @@ export const logitDistillation: Stage<"distillation", typeof options> = defineSt
   kind: "distillation",
   scope: "model",
   name: "logits",
-  version: "1.1.0",
+  version: "1.2.0",
   description: "Trains signs and scales of the whole model by KL divergence from the full-precision logits.",
   options,
   estimate: (

@@ -1,4 +1,6 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { defaultRates } from "../../../pipeline/calibrate/default_rates.ts";
+import { cosineFactor } from "../../../pipeline/calibrate/schedule.ts";
 import { factorsOfKind } from "../../../pipeline/stream/factors.ts";
 import type { DbfFactors } from "../../../pipeline/stream/stage.ts";
 import { distil as distilFactors, lossesOf, openSmallRun } from "../reconstruction/small_run.ts";
@@ -61,6 +63,33 @@ Deno.test("logitDistillation's momentum is that of its optimizer: nothing to a f
   const [longer, lighter] = [await scalesAfter(2, 0.9), await scalesAfter(2, 0.5)];
   const furthest = Math.max(...longer.map((value, at) => Math.abs(value / lighter[at] - 1)));
   assert(furthest > 1e-3, `${furthest}`);
+});
+
+/** Rate of latents in the first step of a distillation of 3000, which is ended there. */
+async function firstRate(run: Run, factors: ReadonlyMap<string, DbfFactors>, options: Record<string, unknown>) {
+  const controller = new AbortController();
+  let rate: number | undefined;
+  const emit: Run["context"]["emit"] = (event) => {
+    if (event.type !== "stage-progress") return;
+    assertEquals(event.total, 3000);
+    rate = event.detail?.rate;
+    controller.abort(new Error("stopped"));
+  };
+  const stopped = { ...run, context: { ...run.context, signal: controller.signal, emit } };
+  await assertRejects(() => distilFactors(stopped, factors, { epochs: 1000, ...options }), Error, "stopped");
+  return rate!;
+}
+
+Deno.test("logitDistillation's rate follows from its length, the layers' bits and where latents begin, where none is given", async () => {
+  await using run = await openSmallRun();
+  await run.reconstruct({ retuneEpochs: 0, batchTokens: 36 });
+  const warm = cosineFactor(0, 3000);
+  const equal = new Map([...run.factors].map(([name, each]) => [name, { ...each, latents: undefined }]));
+  const expected = (start: "factorized" | "equal") => defaultRates(run.jobs, 3000, start).signs * warm;
+  assertAlmostEquals(await firstRate(run, run.factors, {}), expected("factorized"));
+  assertAlmostEquals(await firstRate(run, equal, {}), expected("equal"));
+  assert(expected("equal") < expected("factorized"));
+  assertAlmostEquals(await firstRate(run, run.factors, { signRate: 0.3 }), 0.3 * warm);
 });
 
 for (const batches of [undefined, 2]) {
