@@ -9,7 +9,7 @@ import type { Recipe } from "../recipe/schema.ts";
 import { TABLE_BITS, type TableOptions } from "../model/tables.ts";
 import { usageError } from "./errors.ts";
 import type { FlagTable, FlagValues } from "./flags.ts";
-import { isOverride, setField } from "./set_field.ts";
+import { setField, settingKind } from "./set_field.ts";
 
 /** Flags that choose where and with how much of the machine to compute. */
 export const COMPUTE_FLAGS: FlagTable = {
@@ -113,10 +113,13 @@ export async function recipeFromFlags(places: RecipePlaces, flags: FlagValues): 
   put("blocks", parseBlocks(flags.text("blocks")));
   const calibration = flags.text("calibration");
   if (calibration !== undefined) recipe.calibration = { ...object(recipe.calibration), source: calibration };
-  // Bits of weights are options of the allocation, which another setting may choose.
-  const settings = flags.list("set").map((setting) => ({ setting, late: isOverride(setting) }));
-  for (const { setting } of settings.toSorted((a, b) => Number(a.late) - Number(b.late))) setField(recipe, setting);
+  // Options are those of the stages that other settings or the calibration choose; bits of weights are options of the allocation.
+  const settings = Map.groupBy(flags.list("set"), settingKind);
+  const apply = (kind: ReturnType<typeof settingKind>) => settings.get(kind)?.forEach((each) => setField(recipe, each));
+  apply("field");
   if (recipe.calibration !== undefined) useCalibration(recipe);
+  apply("option");
+  apply("bits");
   const missing = recipe.model === undefined ? "MODEL" : recipe.out === undefined ? "OUT" : undefined;
   if (missing !== undefined) throw usageError(`Cannot run without ${missing}: give it as an argument, or in --recipe`);
   return parseRecipe(recipe, file === undefined ? "these flags" : `"${file}" with these flags`);

@@ -40,7 +40,7 @@ type Fields = Record<string, unknown>;
  */
 export function setField(recipe: Fields, setting: string): void {
   const equals = setting.indexOf("=");
-  if (isOverride(setting)) {
+  if (settingKind(setting) === "bits") {
     const bits = Number(setting.slice(equals + 1));
     return setOption(recipe, "allocation", ["overrides", setting.slice(0, equals)], bits, setting);
   }
@@ -73,18 +73,19 @@ function setOption(recipe: Fields, kind: string, option: readonly string[], valu
 }
 
 /**
- * Whether a setting is bits for weights that match a pattern: a number for what is no field of a recipe and no stage.
+ * What a setting changes: a field of the recipe, which stages are, an option of a stage, or bits for weights that match a pattern,
+ * which is a number for what is no field and no stage.
  *
- * @throws {TypeError} when the name is nearly that of a field.
+ * @throws {TypeError} when it looks like the last and the name is nearly that of a field.
  */
-export function isOverride(setting: string): boolean {
+export function settingKind(setting: string): "field" | "option" | "bits" {
   const equals = setting.indexOf("=");
-  const first = setting.slice(0, equals).split(".")[0], value = setting.slice(equals + 1).trim();
-  if (equals < 1 || value === "" || !Number.isFinite(Number(value))) return false;
-  const names = [...RECIPE_FIELDS, ...Object.keys(STAGE_SCOPES)];
-  if (names.includes(first)) return false;
-  const near = closest(first, names);
-  if (near === undefined) return true;
+  const [first, ...rest] = setting.slice(0, Math.max(0, equals)).split("."), value = setting.slice(equals + 1).trim();
+  if (Object.hasOwn(STAGE_SCOPES, first)) return rest.length > 0 ? "option" : "field";
+  if (equals < 1 || value === "" || !Number.isFinite(Number(value))) return "field";
+  if (RECIPE_FIELDS.includes(first)) return "field";
+  const near = closest(first, [...RECIPE_FIELDS, ...Object.keys(STAGE_SCOPES)]);
+  if (near === undefined) return "bits";
   throw usageError(
     `Cannot use "${setting}" as --set: there is no field "${first}"; did you mean "${near}"? For bits of weights whose ` +
       `name matches, write --set 'allocation.overrides={${JSON.stringify(first)}:${value}}'`,

@@ -88,6 +88,20 @@ Deno.test("recipeFromFlags() builds the recipe that the flags say, over a recipe
   assertEquals([further.from, further.stages.distillation?.use], ["earlier", "logits"]);
   assertEquals([further.stages.importance.use, further.stages.reconstruction], ["none", []]);
   assertEquals(calibrated.stages.importance.use, "fisher-diagonal");
+  const options = ["distillation.tokens=1024", "reconstruction.retuneRate=2e-4", "importance.tokens=512"];
+  const tuned = (await build("--calibration", "t.txt", ...options.flatMap((option) => ["--set", option]))).stages;
+  assertEquals(tuned.distillation, { use: "logits", options: { tokens: 1024 } });
+  assertEquals(tuned.reconstruction, [{ use: "block-tuning", options: { retuneRate: 2e-4 } }]);
+  assertEquals(tuned.importance, { use: "fisher-diagonal", options: { tokens: 512 } });
+  const chosen = await build(
+    "--set",
+    "importance.tokens=512",
+    "--calibration",
+    "t.txt",
+    "--set",
+    "importance=activation",
+  );
+  assertEquals(chosen.stages.importance, { use: "activation", options: { tokens: 512 } });
 
   const file = await Deno.makeTempFile({ suffix: ".json" });
   try {
@@ -105,6 +119,7 @@ Deno.test("recipeFromFlags() builds the recipe that the flags say, over a recipe
       [["--keep", "("], "regular expression"],
       [["--recipe", "/nowhere.json"], "no such file"],
       [["--set", "sed=1"], "sed"],
+      [["--set", "distillation.tokens=1024"], "--set distillation=NAME first"],
     ] as const
   ) {
     const error = await build(...args).then(() => undefined, (error: Error) => error);
