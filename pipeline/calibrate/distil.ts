@@ -24,11 +24,12 @@ import { chainDirectory } from "./chain.ts";
 import { embeddedBy, embeddedWindows } from "./embedding.ts";
 import { type BlockEngine, disposeFeeds, type Feeds, feedsFor, openBlockEngine } from "./engine.ts";
 import { type Head, openHead } from "./head.ts";
-import { defaultRates } from "./default_rates.ts";
+import { defaultRates, type LatentStart } from "./default_rates.ts";
 import { cosineFactor } from "./schedule.ts";
 import { shuffledBatches } from "./shuffle.ts";
 import { freeArrays } from "./move_array.ts";
 import { type LentTensor, openTensorPool, owned, type TensorPool } from "./tensor_pool.ts";
+import { LAYER_KINDS } from "./layer_kinds.ts";
 import { openStateStore, type StateStore } from "./state_store.ts";
 import { openTeacher } from "./teacher.ts";
 
@@ -65,15 +66,22 @@ const SCORED_WINDOWS = 16;
 /** Weight of the newest loss in the running mean. */
 const LOSS_SMOOTHING = 0.05;
 
+/** Where latents begin, by the first layer that has signs. */
+async function latentStart({ jobs, factors }: StageIO["distillation"]["input"]): Promise<LatentStart> {
+  for (const { name } of jobs) {
+    const found = await factors(name);
+    if (LAYER_KINDS[found.kind].signs(found).length > 0) return found.latents === undefined ? "equal" : "factorized";
+  }
+  return "factorized";
+}
+
 /** Rates that were given, and those that follow from the length of the training, the layers' bits and where their latents begin. */
 async function ratesOf(
-  { jobs, factors }: StageIO["distillation"]["input"],
+  input: StageIO["distillation"]["input"],
   given: Partial<FactorRates>,
   steps: number,
 ): Promise<FactorRates> {
-  const binary = jobs.find(({ rank }) => rank > 0);
-  const kept = binary !== undefined && (await factors(binary.name)).latents !== undefined;
-  const { signs, scales } = defaultRates(jobs, steps, kept ? "factorized" : "equal");
+  const { signs, scales } = defaultRates(input.jobs, steps, await latentStart(input));
   return { ...given, signs: given.signs ?? signs, scales: given.scales ?? scales };
 }
 
