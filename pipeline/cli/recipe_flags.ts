@@ -117,6 +117,7 @@ export async function recipeFromFlags(places: RecipePlaces, flags: FlagValues): 
   const settings = Map.groupBy(flags.list("set"), settingKind);
   const apply = (kind: ReturnType<typeof settingKind>) => settings.get(kind)?.forEach((each) => setField(recipe, each));
   apply("field");
+  apply("stage");
   if (recipe.calibration !== undefined) useCalibration(recipe);
   apply("option");
   apply("bits");

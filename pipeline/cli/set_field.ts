@@ -39,8 +39,8 @@ type Fields = Record<string, unknown>;
  * ```
  */
 export function setField(recipe: Fields, setting: string): void {
-  const equals = setting.indexOf("=");
-  if (settingKind(setting) === "bits") {
+  const equals = setting.indexOf("="), changes = settingKind(setting);
+  if (changes === "bits") {
     const bits = Number(setting.slice(equals + 1));
     return setOption(recipe, "allocation", ["overrides", setting.slice(0, equals)], bits, setting);
   }
@@ -50,9 +50,8 @@ export function setField(recipe: Fields, setting: string): void {
   }
   const value = parseValue(setting.slice(equals + 1));
   const [kind, ...option] = path;
-  if (!Object.hasOwn(STAGE_SCOPES, kind)) return assign(recipe, path, value, setting);
-
-  if (option.length > 0) return setOption(recipe, kind, option, value, setting);
+  if (changes === "field") return assign(recipe, path, value, setting);
+  if (changes === "option") return setOption(recipe, kind, option, value, setting);
   const stages = (recipe.stages ??= {}) as Fields;
   stages[kind] = kind === "reconstruction" ? [value] : value;
 }
@@ -73,15 +72,15 @@ function setOption(recipe: Fields, kind: string, option: readonly string[], valu
 }
 
 /**
- * What a setting changes: a field of the recipe, which stages are, an option of a stage, or bits for weights that match a pattern,
+ * What a setting changes: a field of the recipe, which stage a kind has, an option of it, or bits for weights that match a pattern,
  * which is a number for what is no field and no stage.
  *
  * @throws {TypeError} when it looks like the last and the name is nearly that of a field.
  */
-export function settingKind(setting: string): "field" | "option" | "bits" {
+export function settingKind(setting: string): "field" | "stage" | "option" | "bits" {
   const equals = setting.indexOf("=");
   const [first, ...rest] = setting.slice(0, Math.max(0, equals)).split("."), value = setting.slice(equals + 1).trim();
-  if (Object.hasOwn(STAGE_SCOPES, first)) return rest.length > 0 ? "option" : "field";
+  if (Object.hasOwn(STAGE_SCOPES, first)) return rest.length > 0 ? "option" : "stage";
   if (equals < 1 || value === "" || !Number.isFinite(Number(value))) return "field";
   if (RECIPE_FIELDS.includes(first)) return "field";
   const near = closest(first, [...RECIPE_FIELDS, ...Object.keys(STAGE_SCOPES)]);
