@@ -240,13 +240,13 @@ Scratch scratchLayout(const Shape& shape) {
 }
 
 template <typename T, int kBlocks>
-cudaError_t launchMultiply(const Problem& p, const Shape& shape, int64_t grid, const Quantized& given, cudaStream_t stream, bool overlap) {
+cudaError_t launchMultiply(const Problem& p, const Shape& shape, int64_t grid, const Quantized& given, cudaStream_t stream) {
   constexpr int ring = kStagesOf<kBlocks> * (kWarps * kBlocks * kStepBytes + kTeams * kRowBytes);
   static_assert(ring >= kTeams * kBlocks * kBlockRows * kRowWarps * 8);  // the meeting fits
   auto* kernel = multiply<T, kBlocks>;
   const cudaError_t error = takeSharedMemory(kernel, ring);
   if (error != cudaSuccess) return error;
-  return launch(kernel, dim3(unsigned(grid)), kThreads, ring, stream, overlap, static_cast<const T*>(p.x), p.signs,
+  return launch(kernel, dim3(unsigned(grid)), kThreads, ring, stream, kernelsOverlap(), static_cast<const T*>(p.x), p.signs,
                 static_cast<const T*>(p.scale), static_cast<T*>(p.y), given, shape);
 }
 
@@ -255,16 +255,14 @@ cudaError_t runTyped(const Problem& p, void* scratch, cudaStream_t stream) {
   const Shape shape = shapeOf(p);
   const Plan plan = planOf(p);
   const Scratch layout = scratchLayout(shape);
-  // Compiled for 9.0 the kernels wait for the one before them; compiled for 8.0 (also what newer devices run) they cannot.
-  const bool overlap = currentDevice().major == 9;
   auto* base = static_cast<uint8_t*>(scratch);
   const Quantized quantized{base, reinterpret_cast<float*>(base + layout.steps), reinterpret_cast<long long*>(base + layout.sums)};
   cudaError_t error = takeSharedMemory(quantize<T>, 0);
   if (error != cudaSuccess) return error;
-  error = launch(quantize<T>, dim3(kTeams), kQuantizeThreads, 0, stream, overlap, static_cast<const T*>(p.x), quantized, shape);
+  error = launch(quantize<T>, dim3(kTeams), kQuantizeThreads, 0, stream, kernelsOverlap(), static_cast<const T*>(p.x), quantized, shape);
   if (error != cudaSuccess) return error;
-  return plan.blocks == 1 ? launchMultiply<T, 1>(p, shape, plan.grid, quantized, stream, overlap)
-                          : launchMultiply<T, 2>(p, shape, plan.grid, quantized, stream, overlap);
+  return plan.blocks == 1 ? launchMultiply<T, 1>(p, shape, plan.grid, quantized, stream)
+                          : launchMultiply<T, 2>(p, shape, plan.grid, quantized, stream);
 }
 
 }  // namespace

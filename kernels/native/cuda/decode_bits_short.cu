@@ -224,15 +224,13 @@ cudaError_t runTyped(const Problem& p, cudaStream_t stream) {
   shape.pairsOfBlock = int(ceilDiv(pairs, ceilDiv(pairs, atOnce * turns)));
   const int64_t grid = ceilDiv(pairs, shape.pairsOfBlock);
   const int bytes = int(sizeof(Found)) + splits * kTokens * shape.pairsOfBlock * kPairRows * 8 + shape.steps * kTokens * kRowBytes;
-  // Compiled for 9.0 the kernels wait for the one before them; compiled for 8.0 (also what newer devices run) they cannot.
-  const bool overlap = currentDevice().major == 9;
   // The same limit for every shape: threads of the host may launch a kernel at the same time.
   constexpr int kMostBytes = int(sizeof(Found)) + kTokens * (kWarps * kMaxTurns * kPairRows * 8 + kWarps * kSteps * kRowBytes);
   auto makes = [&](auto made) {
     auto* kernel = multiplyShort<T, kTokens, decltype(made)::value>;
     const cudaError_t error = takeSharedMemory(kernel, kMostBytes);
     if (error != cudaSuccess) return error;
-    return launch(kernel, dim3(unsigned(grid)), kThreads, bytes, stream, overlap, static_cast<const T*>(p.x), p.signs,
+    return launch(kernel, dim3(unsigned(grid)), kThreads, bytes, stream, kernelsOverlap(), static_cast<const T*>(p.x), p.signs,
                   static_cast<const T*>(p.scale), static_cast<T*>(p.y), shape);
   };
   return ceilDiv(shape.stepsPerSplit, atOnce) == 1 ? makes(Constant<1>{}) : makes(Constant<kSteps>{});

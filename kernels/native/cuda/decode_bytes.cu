@@ -245,15 +245,13 @@ cudaError_t runTyped(const Problem& p, void* scratch, cudaStream_t stream) {
   Shape shape{int(p.M), int(p.N), int(p.K), int(ceilDiv(p.K, kWordColumns)), int(ceilDiv(p.K, kStepColumns)), 0};
   shape.stepsPerRange = int(ceilDiv(shape.steps, kRanges));
   const int tokens = tokensPerGroup(p.M);
-  // Compiled for 9.0 the kernels wait for the one before them; compiled for 8.0 (also what newer devices run) they cannot.
-  const bool overlap = currentDevice().major == 9;
-  int64_t prefetch = overlap ? ceilDiv(p.N, kBlockRows) * shape.words * 64 : 0;
+  int64_t prefetch = kernelsOverlap() ? ceilDiv(p.N, kBlockRows) * shape.words * 64 : 0;
   if (prefetch > kMaxPrefetchBytes) prefetch = kMaxPrefetchBytes;
   const unsigned extra = unsigned(ceilDiv(prefetch, kPrefetchBytes * 32 * kRanges));
   const auto* x = static_cast<const T*>(p.x);
   const auto* scale = static_cast<const T*>(p.scale);
   auto* y = static_cast<T*>(p.y);
-  cudaError_t error = launch(quantize<T>, dim3(kRanges, unsigned(p.M) + extra), kThreads, 0, stream, overlap, x, p.signs, prefetch, digits,
+  cudaError_t error = launch(quantize<T>, dim3(kRanges, unsigned(p.M) + extra), kThreads, 0, stream, kernelsOverlap(), x, p.signs, prefetch, digits,
                              steps, sums, shape, tokens);
   if (error != cudaSuccess) return error;
   const dim3 grid(unsigned(ceilDiv(p.N, kTileRows)), unsigned(ceilDiv(p.M, tokens)));
@@ -261,7 +259,7 @@ cudaError_t runTyped(const Problem& p, void* scratch, cudaStream_t stream) {
   const float* readSteps = steps;
   const long long* readSums = sums;
   auto* kernel = tokens == 1 ? multiply<T, 1> : tokens == 2 ? multiply<T, 2> : multiply<T, 5>;
-  return launch(kernel, grid, kThreads, 0, stream, overlap, x, p.signs, scale, y, readDigits, readSteps, readSums, shape);
+  return launch(kernel, grid, kThreads, 0, stream, kernelsOverlap(), x, p.signs, scale, y, readDigits, readSteps, readSums, shape);
 }
 
 }  // namespace

@@ -2,7 +2,13 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include "binary_matmul.h"
+
 namespace dbf::cuda {
+
+// Whether decode kernels may begin while the one before them still runs. Compiled for 9.0 they wait for it; compiled for 8.0 (also what
+// newer devices run) they cannot.
+inline bool kernelsOverlap() { return currentDevice().major == 9; }
 
 // With `overlap` the kernel may start while the one before it in the stream still runs; it must call waitForPreviousKernel().
 template <typename... Parameters, typename... Arguments>
