@@ -26,6 +26,7 @@ import { hasNativeOps } from "../plugins/factorization/dbf_admm/native_ops.ts";
 import { dbfAdmmOptions, settingsOf } from "../plugins/factorization/dbf_admm/options.ts";
 import { weightingOf } from "../plugins/factorization/dbf_admm/weighting.ts";
 import type { DbfFactors } from "../pipeline/stream/stage.ts";
+import { runPeer } from "./python.ts";
 
 interface Result {
   readonly name: string;
@@ -43,8 +44,6 @@ interface Matrix {
   readonly data: Float32Array;
   readonly importance?: { readonly input: Float32Array; readonly output: Float32Array };
 }
-
-const PEER = new URL("./peers/factorize_peer.py", import.meta.url).pathname;
 
 /** Standard normals from a linear congruential generator and Box–Muller, for matrices without a file. */
 function gaussian(rows: number, cols: number): Float32Array {
@@ -85,10 +84,8 @@ async function save(path: string, f: DbfFactors): Promise<void> {
 }
 
 async function python(command: string, args: readonly string[]): Promise<Record<string, unknown>[]> {
-  const { code, stdout, stderr } = await new Deno.Command(command, { args: [PEER, ...args] }).output();
-  const text = new TextDecoder();
-  if (code !== 0) throw new Error(`Cannot run the peer script: ${text.decode(stderr)}`);
-  return text.decode(stdout).trim().split("\n").filter(Boolean).map((line) => JSON.parse(line));
+  const printed = await runPeer(command, "factorize_peer.py", args);
+  return printed.split("\n").filter(Boolean).map((line) => JSON.parse(line));
 }
 
 /** Operations per second of one product of two `size`² matrices, the best of five after a first. */

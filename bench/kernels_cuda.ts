@@ -13,7 +13,6 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { fileURLToPath } from "node:url";
 import { buildCudaKernels, findNvcc } from "../kernels/native/cuda/build.ts";
 import { packedBytes, packedShape } from "../kernels/layout.ts";
 import { openRuntime } from "../kernels/runtime/open.ts";
@@ -23,6 +22,7 @@ import { createGraph } from "../pipeline/graph/graph.ts";
 import { matMul, mul, neg, sum } from "../pipeline/graph/ops.ts";
 import type { Graph, Value } from "../pipeline/graph/types.ts";
 import { binaryMatMul } from "../plugins/target/onnx/dbf_layer.ts";
+import { runPeer } from "./python.ts";
 
 /** Weights that decoding cycles over: several times an H100's 50 MB of L2. */
 const CYCLED_BYTES = 512 << 20;
@@ -174,20 +174,6 @@ async function layerTimes(
   return times;
 }
 
-/** The same kernels and cuBLAS without ONNX Runtime; prints what the peer script does. */
-async function peer(python: string, library: string, rows: readonly number[]): Promise<void> {
-  const script = fileURLToPath(new URL("./peers/kernels_cuda.py", import.meta.url));
-  console.log("without ONNX Runtime:");
-  const { code } = await new Deno.Command(python, {
-    args: [script, library, "--decode", "--rows", rows.join()],
-    stdout: "inherit",
-    stderr: "inherit",
-  }).output();
-  if (code !== 0) {
-    throw new Error(`Cannot time the kernels without ONNX Runtime: ${python} ${script} ended with ${code}`);
-  }
-}
-
 /** Runs the bench with the arguments after its name. */
 export async function main(args: readonly string[]): Promise<void> {
   const flags = parseArgs([...args], { string: ["sizes", "rows", "turns", "provider", "cycled", "peer-python"] });
@@ -229,7 +215,8 @@ export async function main(args: readonly string[]): Promise<void> {
     }
   }
   if (flags["peer-python"] !== undefined && decoded.length > 0) {
-    await peer(flags["peer-python"], runtime.nativeKernels.path, decoded);
+    const args = [runtime.nativeKernels.path, "--decode", "--rows", decoded.join()];
+    console.log(`without ONNX Runtime:\n${await runPeer(flags["peer-python"], "kernels_cuda.py", args)}`);
   }
 }
 

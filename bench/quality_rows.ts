@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { runPeer } from "./python.ts";
 
 /** One line of the table. */
 export interface QualityRow {
@@ -72,11 +73,7 @@ export async function peerRow(options: PeerOptions): Promise<QualityRow> {
     `--${name}`,
     String(value),
   ]);
-  const { success, stdout, stderr } = await new Deno.Command(python, {
-    args: ["bench/peers/reference_recipe.py", model, calibration, heldOut, ...numbers],
-  }).output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
-  if (!success) throw new Error(`Cannot run the reference's recipe with ${python}: ${text(stderr)}`);
-  const found = JSON.parse(text(stdout).split("\n").at(-1)!) as Omit<QualityRow, "recipe">;
+  const printed = await runPeer(python, "reference_recipe.py", [model, calibration, heldOut, ...numbers]);
+  const found = JSON.parse(printed.split("\n").at(-1)!) as Omit<QualityRow, "recipe">;
   return { recipe: "reference recipe (PyTorch)", ...found };
 }
